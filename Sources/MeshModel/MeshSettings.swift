@@ -1,0 +1,29 @@
+/// How two workloads of one node talk.
+public enum SameNodeMode: String, Hashable, Sendable {
+    /// Through the node proxy, no TLS between two of its own workloads (T0).
+    case proxy
+    /// TLS even inside one node.
+    case tunnel
+}
+
+/// The embedded certificate authority's files, as paths relative to the configuration's folder unless absolute.
+public struct CertificateAuthorityFiles: Hashable, Sendable {
+    public var certificate: String
+    public var key: String
+
+    public init(certificate: String, key: String) {
+        self.certificate = certificate
+        self.key = key
+    }
+}
+
+/// The `culvert.dev/v1alpha1 Mesh` object: one per mesh, every field has a default.
+public struct MeshSettings: Hashable, Sendable {
+    public var trustDomain: String = "cluster.local"
+    public var rootNamespace: String = "istio-system"
+    public var mutualTLS: MutualTLSMode = .permissive
+    public var sameNode: SameNodeMode = .proxy
+    public var authority: CertificateAuthorityFiles?
+
+    public init() {}
+}

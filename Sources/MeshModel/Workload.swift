@@ -1,0 +1,78 @@
+/// How a workload is reached: the opinionated mutual TLS, or plain TCP (not meshed).
+public enum TransportProtocol: String, Sendable, CaseIterable {
+    case tls = "TLS"
+    case tcp = "TCP"
+}
+
+/// Where a workload runs; empty strings mean unknown.
+public struct Locality: Hashable, Sendable {
+    public var region: String
+    public var zone: String
+    public var subzone: String
+
+    public init(region: String = "", zone: String = "", subzone: String = "") {
+        self.region = region
+        self.zone = zone
+        self.subzone = subzone
+    }
+}
+
+/// One addressable thing that sends or receives traffic: a pod, or file mode's `Workload`.
+public struct Workload: Hashable, Sendable {
+    public var name: ObjectName
+    public var labels: [String: String]
+    /// At least one; IPv4 and IPv6 may be mixed.
+    public var addresses: [IPAddress]
+    public var node: String
+    public var trustDomain: String
+    public var serviceAccount: String
+    public var transport: TransportProtocol
+    /// Path of the workload's network namespace on its own node; nil where this node does not capture it.
+    public var netns: String?
+    /// Named container ports, for a Service's named `targetPort`.
+    public var namedPorts: [String: UInt16]
+    public var hostname: String?
+    public var network: String
+    public var locality: Locality
+    public var healthy: Bool
+
+    public init(
+        name: ObjectName, labels: [String: String] = [:], addresses: [IPAddress], node: String,
+        trustDomain: String = "cluster.local", serviceAccount: String = "default",
+        transport: TransportProtocol = .tls, netns: String? = nil, namedPorts: [String: UInt16] = [:],
+        hostname: String? = nil, network: String = "", locality: Locality = Locality(), healthy: Bool = true
+    ) {
+        self.name = name
+        self.labels = labels
+        self.addresses = addresses
+        self.node = node
+        self.trustDomain = trustDomain
+        self.serviceAccount = serviceAccount
+        self.transport = transport
+        self.netns = netns
+        self.namedPorts = namedPorts
+        self.hostname = hostname
+        self.network = network
+        self.locality = locality
+        self.healthy = healthy
+    }
+
+    public var identity: SPIFFEID {
+        SPIFFEID(trustDomain: trustDomain, namespace: name.namespace, serviceAccount: serviceAccount)
+    }
+
+    /// The Gateway whose waypoint this workload is (label `gateway.networking.k8s.io/gateway-name`).
+    /// A waypoint speaks HBONE itself and is never captured.
+    public var waypointOf: ObjectName? {
+        labels[Labels.gatewayName].map { ObjectName(namespace: name.namespace, name: $0) }
+    }
+}
+
+/// Label keys of the ecosystem that the mesh reads.
+public enum Labels {
+    public static let dataplaneMode = "istio.io/dataplane-mode"
+    public static let useWaypoint = "istio.io/use-waypoint"
+    public static let useWaypointNamespace = "istio.io/use-waypoint-namespace"
+    public static let waypointFor = "istio.io/waypoint-for"
+    public static let gatewayName = "gateway.networking.k8s.io/gateway-name"
+}
