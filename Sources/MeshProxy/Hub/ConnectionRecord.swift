@@ -17,6 +17,8 @@ public struct ConnectionRecord: Sendable {
     /// The identity the destination proved.
     public var destinationIdentity: SPIFFEID?
     public var isMutualTLS = false
+    /// Both ends are workloads of this proxy, and it speaks for the destination too (T0).
+    public var isSameNode = false
     public var startedAt: UInt64
     public var establishedAt: UInt64?
     public var bytesFromDownstream: UInt64 = 0
@@ -32,5 +34,8 @@ public struct ConnectionRecord: Sendable {
         self.startedAt = startedAt
     }
 
-    mutating func established(at now: UInt64) { establishedAt = now }
+    /// Whether a workload of this proxy named `name` is an end of the connection.
+    func belongs(to name: ObjectName) -> Bool {
+        sourceWorkload?.name == name || destinationWorkload?.name == name
+    }
 }

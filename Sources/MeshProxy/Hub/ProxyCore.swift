@@ -157,12 +157,7 @@ open class ProxyCore {
     /// Answers with `status` and records why.
     public func refuse(_ request: TunnelRequest, for local: LocalWorkload, status: Int, _ reason: Reason, _ detail: String) {
         request.refuse(status: status)
-        var record = ConnectionRecord(
-            direction: .inbound, source: SocketAddress(request.session.socket.remoteAddress),
-            destination: SocketAddress(request.session.socket.localAddress), startedAt: core.now)
-        record.destinationWorkload = local.workload
-        record.sourceIdentity = request.peer
-        record.isMutualTLS = true
+        var record = request.record(for: local, on: self)
         record.reason = reason
         record.error = detail
         closed(record, wasOpen: false)

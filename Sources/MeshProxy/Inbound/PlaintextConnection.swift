@@ -20,28 +20,14 @@ final class PlaintextConnection: ProxiedConnection {
     }
 
     func start() {
-        if MeshPorts.isOurs(record.destination.port) { return terminate(.recursiveCall) }
+        if ProxyPort.isRecursive(record.destination.port) { return terminate(.recursiveCall) }
         if case .deny(let reason, let policy) = hub.snapshot.authorize(authorization) {
             return terminate(reason, policy: policy)
         }
-        do {
-            setDeadline(after: hub.limits.connectTimeoutNanoseconds)
-            await(try target.connectApplication(record.destination, as: record.source))
-        } catch {
-            terminate(.upstreamConnectFailed, detail: error.description)
-        }
+        dial = target.dialApplication(record.destination, as: record.source, completion: dialled)
     }
-
-    override func upstreamConnected() {
-        if let upstream { relay(to: upstream) }
-    }
-
-    override func deadlineReached() { terminate(.upstreamConnectTimeout, detail: "the application did not answer") }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
-        var request = authorization
-        if let current = snapshot.workload(named: request.destination.name) { request.destination = current }
-        guard case .deny(_, let policy) = snapshot.authorize(request) else { return nil }
-        return (.policyChanged, policy)
+        snapshot.decideAgain(authorization)
     }
 }

@@ -10,7 +10,7 @@ public import MeshRuntime
 /// - an abort of one side is passed on to the other as an abort, never as a clean end;
 /// - `finish` runs exactly once, writes the record and forgets the connection.
 ///
-/// Subclasses decide where the upstream comes from and call `relay(to:)` when it is there.
+/// Subclasses decide where the upstream comes from and complete their `dial` with `dialled`.
 open class ProxiedConnection: StreamOwner {
     public unowned let hub: ProxyCore
     public final let downstream: ByteStream
@@ -22,7 +22,6 @@ open class ProxiedConnection: StreamOwner {
     private var backward = Flow()
     private var isRelaying = false
     private lazy var continuation = RelayContinuation()
-    private lazy var timer = ConnectionTimer(self)
 
     public init(hub: ProxyCore, downstream: ByteStream, record: ConnectionRecord) {
         self.hub = hub
@@ -35,34 +34,43 @@ open class ProxiedConnection: StreamOwner {
 
     // MARK: For subclasses
 
-    /// A stream that is being dialled: its `streamIsWritable` is reported through `upstreamConnected`.
-    public final func await(_ stream: ByteStream) {
-        upstream = stream
-        stream.owner = self
+    /// The attempt to reach the upstream; cancelled when the connection ends before.
+    public final var dial: UpstreamDial?
+
+    /// Completes `dial`: relays, or ends the connection with the dial's reason.
+    public final func dialled(_ result: Result<UpstreamDial.Connected, UpstreamDial.Failure>) {
+        dial = nil
+        guard !isFinished else {
+            if case .success(let connected) = result { connected.stream.reset() }
+            return
+        }
+        switch result {
+        case .failure(let failure): terminate(failure.reason, detail: failure.detail)
+        case .success(let connected):
+            if let identity = connected.identity {
+                record.destinationIdentity = identity
+                record.isMutualTLS = true
+            }
+            relay(to: connected.stream)
+        }
     }
 
-    /// The dialled stream is connected.
-    open func upstreamConnected() {}
-
-    /// The time given to `setDeadline` is over while the relay has not begun.
-    open func deadlineReached() {}
+    /// The upstream is there and bytes are about to flow.
+    open func willRelay() {}
 
     /// A live decision has to be made again, because policy or workloads changed: the reason to close, or nil.
     open func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? { nil }
 
-    /// What to do with a downstream that gets no upstream: by default an abort the client can see.
+    /// What a downstream gets that has no upstream yet: by default an abort the client can see.
     open func refuseDownstream(_ reason: Reason) { downstream.reset() }
 
-    public final func setDeadline(after nanoseconds: UInt64) { hub.core.schedule(timer, after: nanoseconds) }
-
-    /// Joins both streams; from here on bytes flow.
-    public final func relay(to stream: ByteStream) {
+    private func relay(to stream: ByteStream) {
         upstream = stream
         stream.owner = self
         isRelaying = true
-        hub.core.cancel(timer)
-        record.established(at: hub.core.now)
+        record.establishedAt = hub.core.now
         hub.opened(record)
+        willRelay()
         pumpBoth()
     }
 
@@ -74,27 +82,12 @@ open class ProxiedConnection: StreamOwner {
     }
 
     open override func streamIsWritable(_ stream: ByteStream) {
-        guard isRelaying else {
-            if stream === upstream { upstreamConnected() }
-            return
-        }
+        guard isRelaying else { return }
         if stream === downstream { pumpBackward() } else { pumpForward() }
     }
 
     open override func streamFailed(_ stream: ByteStream, _ failure: StreamFailure) {
-        if stream === downstream {
-            fail(.downstreamReset, failure)
-        } else {
-            fail(isRelaying ? .upstreamReset : reason(forDial: failure), failure)
-        }
-    }
-
-    private func reason(forDial failure: StreamFailure) -> Reason {
-        switch failure {
-        case .refused: .upstreamRefused
-        case .timedOut: .upstreamConnectTimeout
-        default: .upstreamConnectFailed
-        }
+        fail(stream === downstream ? .downstreamReset : .upstreamReset, failure)
     }
 
     fileprivate func pumpBoth() {
@@ -138,7 +131,7 @@ open class ProxiedConnection: StreamOwner {
     private func finishCleanly() {
         downstream.close()
         upstream?.close()
-        finish(.none, nil)
+        finish(.none)
     }
 
     private func fail(_ reason: Reason, _ failure: StreamFailure) {
@@ -152,12 +145,13 @@ open class ProxiedConnection: StreamOwner {
         if let detail { record.error = detail }
         if isRelaying { downstream.reset() } else { refuseDownstream(reason) }
         upstream?.reset()
-        finish(reason, detail)
+        finish(reason)
     }
 
-    private func finish(_ reason: Reason, _ detail: String?) {
+    private func finish(_ reason: Reason) {
         isFinished = true
-        hub.core.cancel(timer)
+        dial?.cancel()
+        dial = nil
         record.bytesFromDownstream = forward.bytes
         record.bytesFromUpstream = backward.bytes
         forward.release()
@@ -165,11 +159,7 @@ open class ProxiedConnection: StreamOwner {
         record.reason = reason
         hub.connections.remove(self)
         hub.closed(record, wasOpen: isRelaying)
-        ended()
     }
-
-    /// The connection is over; called once, last.
-    open func ended() {}
 
     /// Bytes that wait in the proxy for a slow side.
     public final var bufferedBytes: Int {
@@ -193,17 +183,6 @@ private final class RelayContinuation: DeferredWork {
         let connection = connection.take()
         connection?.pumpBoth()
     }
-}
-
-private final class ConnectionTimer: Timer {
-    private unowned let connection: ProxiedConnection
-
-    init(_ connection: ProxiedConnection) {
-        self.connection = connection
-        super.init()
-    }
-
-    override func fire() { connection.deadlineReached() }
 }
 
 /// The open connections of a core, in no order.

@@ -10,8 +10,6 @@ public final class TunnelDial {
         case session(Reason, String)
         /// The peer answered with another status than 200.
         case status(Int)
-        /// Our own limit.
-        case timedOut
     }
 
     let request: ConnectRequest

@@ -8,7 +8,8 @@ public final class TunnelRequest {
     public let connect: ConnectRequest
     public let peer: SPIFFEID
     public let session: TunnelServer
-    let stream: TunnelStream
+    /// Carries the connection once the request is accepted.
+    public let stream: TunnelStream
     private var isAnswered = false
 
     init(_ connect: ConnectRequest, peer: SPIFFEID, session: TunnelServer, stream: TunnelStream) {
@@ -19,9 +20,8 @@ public final class TunnelRequest {
     }
 
     /// Answers 200; the stream now carries the connection.
-    public func accept(baggage: Baggage?) -> TunnelStream {
+    public func accept(baggage: Baggage?) {
         answer(ConnectResponse(status: 200, baggage: baggage), endStream: false)
-        return stream
     }
 
     /// Answers with an error status (ztunnel-facts §4.4) and ends the stream.
