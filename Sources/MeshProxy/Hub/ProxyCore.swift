@@ -126,7 +126,7 @@ open class ProxyCore {
                 if server.peer == nil {
                     handshakes -= 1
                     if let local { tunnelFailed(server.socket, local, reason, detail) }
-                } else if !server.sawRequest, let local {
+                } else if !server.sawRequest, reason != .none, let local {
                     tunnelFailed(server.socket, local, reason, detail)
                 }
                 local?.servers[ObjectIdentifier(server)] = nil

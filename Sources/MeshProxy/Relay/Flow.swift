@@ -3,7 +3,7 @@ internal import MeshRuntime
 /// One direction of a relay: what was read from the source and not yet taken by the sink, and how far it has ended.
 /// An idle direction holds no memory: a block is leased only while the sink is slower than the source.
 struct Flow {
-    var pending: BufferLease?
+    var pending: UnsafeMutableRawBufferPointer?
     var pendingStart = 0
     var pendingEnd = 0
     /// The source said end of stream.
@@ -27,14 +27,14 @@ struct Flow {
     /// Bytes moved at most before other connections of the core get their turn.
     static let budget = 1 << 20
     /// One read; what the sink does not take of it must fit one leased block.
-    static let readSize = BufferPool.blockSize
+    static let readSize = BufferPool.blockBytes
 
     /// Moves bytes from `source` to `sink` until one of them would block.
     mutating func pump(from source: ByteStream, to sink: ByteStream, on core: Core) -> Progress {
         if sinkFinished { return .finished }
         var moved = 0
         while true {
-            switch flushPending(to: sink) {
+            switch flushPending(to: sink, on: core) {
             case .done: break
             case .blocked: return .waiting
             case .failed(let failure): return .sinkFailed(failure)
@@ -73,10 +73,10 @@ struct Flow {
         case failed(StreamFailure)
     }
 
-    private mutating func flushPending(to sink: ByteStream) -> Flush {
+    private mutating func flushPending(to sink: ByteStream, on core: Core) -> Flush {
         guard let block = pending else { return .done }
         while pendingStart < pendingEnd {
-            switch sink.write(UnsafeRawBufferPointer(rebasing: block.bytes[pendingStart..<pendingEnd])) {
+            switch sink.write(UnsafeRawBufferPointer(rebasing: block[pendingStart..<pendingEnd])) {
             case .wrote(let count):
                 pendingStart += count
                 bytes &+= UInt64(count)
@@ -84,21 +84,21 @@ struct Flow {
             case .failed(let failure): return .failed(failure)
             }
         }
-        release()
+        release(to: core)
         return .done
     }
 
     private mutating func keep(_ rest: UnsafeRawBufferPointer, on core: Core) {
         let block = core.buffers.lease()
-        block.bytes.copyMemory(from: rest)
+        block.copyMemory(from: rest)
         pending = block
         pendingStart = 0
         pendingEnd = rest.count
     }
 
     /// Gives the block back.
-    mutating func release() {
-        pending?.giveBack()
+    mutating func release(to core: Core) {
+        if let pending { core.buffers.giveBack(pending) }
         pending = nil
         pendingStart = 0
         pendingEnd = 0

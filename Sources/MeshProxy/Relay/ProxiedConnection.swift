@@ -154,8 +154,8 @@ open class ProxiedConnection: StreamOwner {
         dial = nil
         record.bytesFromDownstream = forward.bytes
         record.bytesFromUpstream = backward.bytes
-        forward.release()
-        backward.release()
+        forward.release(to: hub.core)
+        backward.release(to: hub.core)
         record.reason = reason
         hub.connections.remove(self)
         hub.closed(record, wasOpen: isRelaying)

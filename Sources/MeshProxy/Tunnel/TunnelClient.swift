@@ -162,7 +162,7 @@ final class TunnelClient: TunnelSession {
         for dial in dials {
             dial.stream = nil
             dial.session = nil
-            dial.finish(.failure(.session(reason, detail)))
+            dial.finish(.failure(.session(reason == .none ? .upstreamReset : reason, detail)))
         }
     }
 }

@@ -27,7 +27,7 @@ open class TunnelSession: StreamOwner {
     private var awake: [TunnelStream] = []
     private var isDispatching = false
 
-    private var sealed: BufferLease?
+    private var sealed: UnsafeMutableRawBufferPointer?
     private var sealedStart = 0
     private var sealedEnd = 0
     private var flushWork: SessionFlush?
@@ -36,7 +36,9 @@ open class TunnelSession: StreamOwner {
     private var pingSentAt: UInt64 = 0
 
     /// Where the two halves of a batch live in the core's scratch space; never held across a call to an owner.
-    private static let batch = 64 * 1024
+    private static let batch = BufferPool.blockBytes
+    /// So much plaintext that its records fill one block.
+    private static let plaintextBatch = batch - 4 * TLSSession.maximumRecordOverhead
 
     init(core: Core, socket: SocketStream, tls: TLSSession, http2: HTTP2Session, events: SessionEvents, limits: Limits, connecting: Bool) {
         self.core = core
@@ -105,7 +107,7 @@ open class TunnelSession: StreamOwner {
             let space = UnsafeMutableRawBufferPointer(rebasing: core.scratch[..<Self.batch])
             switch socket.read(into: space) {
             case .wouldBlock: return dispatch()
-            case .endOfStream: return fail(.upstreamReset, "peer closed the connection")
+            case .endOfStream: return ended()
             case .failed(let failure): return fail(.upstreamReset, failure.text)
             case .bytes(let count):
                 let ciphertext = UnsafeRawBufferPointer(rebasing: space[..<count])
@@ -113,6 +115,12 @@ open class TunnelSession: StreamOwner {
                 dispatch()
             }
         }
+    }
+
+    /// The peer's FIN. Without close_notify before it somebody may have cut the session.
+    private func ended() {
+        guard let failure = tls.endOfInput() else { return fail(.none, "peer closed the session") }
+        fail(phase == .handshaking ? .tlsFailure : .upstreamReset, failure.description)
     }
 
     private func handshake(_ input: UnsafeRawBufferPointer) {
@@ -126,16 +134,14 @@ open class TunnelSession: StreamOwner {
             switch step.status {
             case .needMore: return
             case .outputFull: continue
-            case .failed(let failure):
-                return fail(failure.proxyReason, failure.description)
+            case .failed: return failTLS()
             case .done:
                 guard let peer = tls.peerIdentity else { return fail(.peerIdentity, "no peer identity") }
                 phase = .open
                 core.schedule(timer!, after: limits.pingIntervalNanoseconds)
                 opened(peer: peer)
                 scheduleFlush()
-                if rest.count > 0 || true { open(rest) }
-                return
+                return open(rest)
             }
         }
     }
@@ -154,12 +160,21 @@ open class TunnelSession: StreamOwner {
                 scheduleFlush()
             }
             switch step.status {
-            case .ok: continue
-            case .needMore: return
-            case .closed: return fail(.upstreamReset, "peer closed the TLS session")
-            case .failed(let failure): return fail(failure.proxyReason, failure.description)
+            case .plaintextFull: continue
+            case .needMore:
+                if tls.hasPendingOutput { scheduleFlush() }
+                return
+            case .closed: return fail(.none, "peer closed the session")
+            case .failed: return failTLS()
             }
         }
+    }
+
+    private func failTLS() {
+        guard let failure = tls.failure else { return fail(.tlsFailure, "TLS failed") }
+        // The alert that says why is still ours to send.
+        _ = sendPending()
+        fail(failure.proxyReason, failure.description)
     }
 
     // MARK: Sending
@@ -179,18 +194,28 @@ open class TunnelSession: StreamOwner {
 
     private func flush() {
         guard phase == .open || phase == .handshaking else { return }
-        guard drainSealed() else { return }
+        guard drainSealed(), sendPending() else { return }
         while phase == .open {
-            let plain = UnsafeMutableRawBufferPointer(rebasing: core.scratch[..<(Self.batch - TLSSession.maximumOverhead(for: Self.batch))])
+            let plain = UnsafeMutableRawBufferPointer(rebasing: core.scratch[..<Self.plaintextBatch])
             let count = http2.produce(into: plain)
             if count == 0 { break }
             let room = UnsafeMutableRawBufferPointer(rebasing: core.scratch[(2 * Self.batch)..<(3 * Self.batch)])
             let step = tls.seal(UnsafeRawBufferPointer(rebasing: plain[..<count]), into: room)
-            if case .failed(let failure) = step.status { return fail(failure.proxyReason, failure.description) }
+            if step.status == .failed { return failTLS() }
             precondition(step.consumed == count, "the room holds every record of one batch")
             if !send(UnsafeRawBufferPointer(rebasing: room[..<step.produced])) { return }
         }
         if isDraining && streams.isEmpty && phase == .open && !http2.wantsWrite { fail(.drain, "drained") }
+    }
+
+    /// Sends what TLS made on its own account: alerts, key updates. False when something was kept.
+    private func sendPending() -> Bool {
+        while tls.hasPendingOutput {
+            let room = UnsafeMutableRawBufferPointer(rebasing: core.scratch[(2 * Self.batch)..<(3 * Self.batch)])
+            let count = tls.flush(into: room)
+            if !send(UnsafeRawBufferPointer(rebasing: room[..<count])) { return false }
+        }
+        return true
     }
 
     /// Writes now what the socket takes and keeps the rest; false when something was kept.
@@ -221,7 +246,7 @@ open class TunnelSession: StreamOwner {
             sealedStart = 0
             sealedEnd = 0
         }
-        let block = sealed!.bytes
+        let block = sealed!
         precondition(sealedEnd + rest.count <= block.count, "one batch at a time")
         UnsafeMutableRawBufferPointer(rebasing: block[sealedEnd...]).copyMemory(from: rest)
         sealedEnd += rest.count
@@ -231,7 +256,7 @@ open class TunnelSession: StreamOwner {
     private func drainSealed() -> Bool {
         guard let block = sealed else { return true }
         while sealedStart < sealedEnd {
-            switch socket.write(UnsafeRawBufferPointer(rebasing: block.bytes[sealedStart..<sealedEnd])) {
+            switch socket.write(UnsafeRawBufferPointer(rebasing: block[sealedStart..<sealedEnd])) {
             case .wrote(let count): sealedStart += count
             case .wouldBlock: return false
             case .failed(let failure):
@@ -239,7 +264,7 @@ open class TunnelSession: StreamOwner {
                 return false
             }
         }
-        block.giveBack()
+        core.buffers.giveBack(block)
         sealed = nil
         return true
     }
@@ -296,7 +321,7 @@ open class TunnelSession: StreamOwner {
         if let timer { core.cancel(timer) }
         timer = nil
         if wasOpen && sealed == nil { sayGoodbye() }
-        sealed?.giveBack()
+        if let sealed { core.buffers.giveBack(sealed) }
         sealed = nil
         socket.close()
         let open = streams

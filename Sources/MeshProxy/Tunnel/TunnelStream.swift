@@ -23,7 +23,7 @@ public final class TunnelStream: ByteStream {
     var isAwake = false
 
     /// Two blocks: one is framed while the other is filled.
-    static let sendLimit = 2 * BufferPool.blockSize
+    static let sendLimit = 2 * BufferPool.blockBytes
 
     init(id: Int32, session: TunnelSession) {
         self.id = id
@@ -36,7 +36,7 @@ public final class TunnelStream: ByteStream {
     // MARK: Owner's side
 
     public override func read(into buffer: UnsafeMutableRawBufferPointer) -> ReadResult {
-        let count = received.read(into: buffer)
+        let count = received.read(into: buffer, returningTo: core.buffers)
         if count > 0 {
             if let session {
                 session.http2.consumed(stream: id, bytes: count)
@@ -112,8 +112,8 @@ public final class TunnelStream: ByteStream {
 
     private func release() {
         if let session, received.count > 0 { session.http2.consumed(stream: id, bytes: received.count) }
-        received.clear()
-        outgoing.clear()
+        received.clear(returningTo: core.buffers)
+        outgoing.clear(returningTo: core.buffers)
         let session = session.take()
         session?.remove(self)
     }
@@ -159,15 +159,15 @@ public final class TunnelStream: ByteStream {
             failureIsNews = true
         }
         if isLingering || owner == nil {
-            received.clear()
-            outgoing.clear()
+            received.clear(returningTo: core.buffers)
+            outgoing.clear(returningTo: core.buffers)
         } else {
             isAwake = true
         }
     }
 
     func produce(into buffer: UnsafeMutableRawBufferPointer) -> OutgoingData {
-        let count = outgoing.read(into: buffer)
+        let count = outgoing.read(into: buffer, returningTo: core.buffers)
         if writerWaits && outgoing.count <= Self.sendLimit / 2 { session?.wake(self) }
         let ends = writingEnded && outgoing.count == 0
         if ends {
