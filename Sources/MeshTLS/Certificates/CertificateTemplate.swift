@@ -12,6 +12,8 @@ package struct CertificateTemplate: Sendable {
     package var uris: [String] = []
     package var isAuthority = false
     package var usages: [Usage] = [.clientAuth, .serverAuth]
+    /// Signatures in handshakes as well as on certificates.
+    package var isHybrid = false
     /// Unix seconds.
     package var notBefore: Int64
     /// Unix seconds.
@@ -77,7 +79,7 @@ package struct CertificateTemplate: Sendable {
         if isAuthority {
             // It signs workloads and nothing that signs in turn.
             texts.append((NID_basic_constraints, "critical,CA:TRUE,pathlen:0"))
-            texts.append((NID_key_usage, "critical,keyCertSign,cRLSign"))
+            texts.append((NID_key_usage, "critical,keyCertSign,cRLSign" + (isHybrid ? ",digitalSignature" : "")))
         } else {
             texts.append((NID_basic_constraints, "critical,CA:FALSE"))
             texts.append((NID_key_usage, "critical,digitalSignature"))

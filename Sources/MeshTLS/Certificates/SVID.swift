@@ -39,6 +39,17 @@ public final class SVID: Sendable {
         self.key = key
         self.trustBundle = trustBundle
     }
+
+    /// An SVID that nobody checked: what a peer would present that must be refused.
+    package init(
+        unchecked identity: SPIFFEID, certificate: Certificate, key: PrivateKey, trustBundle: [Certificate]
+    ) {
+        self.identity = identity
+        self.certificate = certificate
+        intermediates = []
+        self.key = key
+        self.trustBundle = trustBundle
+    }
 }
 
 /// What the X.509-SVID specification asks of a leaf, beyond a valid chain.

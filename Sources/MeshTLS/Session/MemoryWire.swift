@@ -21,6 +21,8 @@ struct MemoryWire {
     /// Messages of the handshake layer since the last application data, see `TLSSession.idleMessageLimit`.
     var idleMessages = 0
     var isEstablished = false
+    /// A write found the spill at its limit.
+    var isOverflowing = false
 
     /// A server's flight: our own chain and a little more, bounded by what `SVID` and the library accept.
     static let handshakeSpillLimit = 256 * 1024
@@ -80,7 +82,10 @@ struct MemoryWire {
     @inline(never)
     private mutating func reserve(_ count: Int) -> Bool {
         let limit = isEstablished ? MemoryWire.establishedSpillLimit : MemoryWire.handshakeSpillLimit
-        guard pending + count <= limit else { return false }
+        guard pending + count <= limit else {
+            isOverflowing = true
+            return false
+        }
         guard spillEnd + count > spillCapacity else { return true }
         let capacity = max(1024, 2 * (pending + count))
         let larger = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)

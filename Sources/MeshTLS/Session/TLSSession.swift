@@ -259,6 +259,12 @@ public final class TLSSession {
         SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED)
     }
 
+    /// Queues a KeyUpdate that the peer must answer with its own: what a flooding peer does.
+    package func requestPeerKeyUpdate() {
+        SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED)
+        SSL_do_handshake(ssl)
+    }
+
     /// Moves out what waits, without sealing anything new. Returns how many bytes were placed.
     public func flush(into output: UnsafeMutableRawBufferPointer) -> Int {
         wire.pointee.begin(output: output)
@@ -305,7 +311,8 @@ public final class TLSSession {
         let error = SSL_get_error(ssl, result)
         phase = .failed
         if failure == nil {
-            if wire.pointee.isEstablished, wire.pointee.idleMessages > TLSSession.idleMessageLimit {
+            let isIdling = wire.pointee.isEstablished && wire.pointee.idleMessages > TLSSession.idleMessageLimit
+            if wire.pointee.isOverflowing || isIdling {
                 failure = TLSFailure(.flood)
             } else if error == SSL_ERROR_ZERO_RETURN {
                 failure = TLSFailure(.truncated)
