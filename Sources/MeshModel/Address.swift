@@ -14,13 +14,10 @@ public struct IPAddress: Hashable, Sendable, Comparable {
     }
 
     public init(high: UInt64, low: UInt64) {
-        if high == 0 && low >> 32 == 0xffff {
-            self.init(v4: UInt32(truncatingIfNeeded: low))
-            return
-        }
+        let isMapped = high == 0 && low >> 32 == 0xffff
         self.high = high
-        self.low = low
-        isIPv4 = false
+        self.low = isMapped ? low & 0xffff_ffff : low
+        isIPv4 = isMapped
     }
 
     /// Width in bits: 32 or 128.

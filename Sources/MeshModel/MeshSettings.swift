@@ -24,6 +24,7 @@ public struct MeshSettings: Hashable, Sendable {
     public var mutualTLS: MutualTLSMode = .permissive
     public var sameNode: SameNodeMode = .proxy
     public var authority: CertificateAuthorityFiles?
+    public var limits = Limits()
 
     public init() {}
 }

@@ -1,0 +1,43 @@
+/// What a node proxy is started with.
+public struct NodeOptions: Sendable {
+    /// Which `Workload.node` is ours.
+    public var nodeName: String
+    /// A YAML file or a folder of them.
+    public var configuration: String
+    /// Data cores: one thread each.
+    public var cores: Int
+    /// Where the connect hooks attach; nil: the root of the cgroup2 hierarchy.
+    public var cgroup: String?
+    public var bpffs: String
+    /// Lock and identity socket.
+    public var runDirectory: String
+    /// The embedded CA's files when the Mesh object names none.
+    public var stateDirectory: String
+    public var adminPort: Int
+    public var metricsPort: Int
+    public var readinessPort: Int
+    public var logFormat: LogFormat
+
+    public enum LogFormat: String, Sendable, CaseIterable { case text, json }
+
+    public init(
+        nodeName: String, configuration: String, cores: Int, cgroup: String? = nil, bpffs: String = "/sys/fs/bpf",
+        runDirectory: String = "/run/culvert", stateDirectory: String = "/var/lib/culvert", adminPort: Int = 15000,
+        metricsPort: Int = 15020, readinessPort: Int = 15021, logFormat: LogFormat = .text
+    ) {
+        self.nodeName = nodeName
+        self.configuration = configuration
+        self.cores = cores
+        self.cgroup = cgroup
+        self.bpffs = bpffs
+        self.runDirectory = runDirectory
+        self.stateDirectory = stateDirectory
+        self.adminPort = adminPort
+        self.metricsPort = metricsPort
+        self.readinessPort = readinessPort
+        self.logFormat = logFormat
+    }
+
+    /// Where local waypoints fetch their certificates.
+    public var identitySocket: String { "\(runDirectory)/\(nodeName)/identity.sock" }
+}

@@ -1,0 +1,60 @@
+public import MeshRuntime
+
+/// The cores of a daemon, seen from the control thread: work is posted to each core and answers are awaited.
+public final class DataPlane: Sendable {
+    private struct Member: Sendable {
+        let handle: CoreHandle
+        let hub: CoreBound
+    }
+
+    private let members: [Member]
+
+    /// Makes `count` cores with their hubs and starts their threads.
+    public init(cores count: Int, makeHub: (Core) -> ProxyCore) throws(SystemError) {
+        var members: [Member] = []
+        for index in 0..<count {
+            let core = try Core(index: index)
+            members.append(Member(handle: core.handle, hub: CoreBound(makeHub(core))))
+            core.start()
+        }
+        self.members = members
+    }
+
+    public var coreCount: Int { members.count }
+
+    /// Runs `body` on every core, soon, in the order of calls.
+    public func post(_ body: @escaping @Sendable (ProxyCore) -> Void) {
+        for member in members { member.handle.post { _ in body(member.hub.hub) } }
+    }
+
+    /// Runs `body` on core `index`.
+    public func post(to index: Int, _ body: @escaping @Sendable (ProxyCore) -> Void) {
+        let member = members[index]
+        member.handle.post { _ in body(member.hub.hub) }
+    }
+
+    /// Asks every core and gives the answers in the order of cores.
+    public func collect<Answer: Sendable>(_ body: @escaping @Sendable (ProxyCore) -> Answer) async -> [Answer] {
+        var answers: [Answer] = []
+        for member in members {
+            answers.append(
+                await withCheckedContinuation { continuation in
+                    member.handle.post { _ in continuation.resume(returning: body(member.hub.hub)) }
+                })
+        }
+        return answers
+    }
+
+    /// Stops the threads. Nothing may be posted afterwards.
+    public func stop() {
+        for member in members { member.handle.stop() }
+    }
+}
+
+/// Why unchecked: the hub is touched only inside work that the core's own thread runs; this box just lets the
+/// control thread name it.
+private final class CoreBound: @unchecked Sendable {
+    let hub: ProxyCore
+
+    init(_ hub: ProxyCore) { self.hub = hub }
+}

@@ -1,0 +1,76 @@
+public import MeshModel
+public import MeshRuntime
+public import MeshTLS
+
+/// A workload that this proxy speaks for, as one core sees it: its network namespace, its certificate, its listeners,
+/// its pool of sessions. A waypoint is its own only workload, without a namespace to enter.
+public final class LocalWorkload {
+    public internal(set) var workload: Workload
+    public let namespace: NetworkNamespace?
+    /// Built from the current SVID; nil until the first one arrived.
+    public internal(set) var tls: TLSContext?
+    unowned let hub: ProxyCore
+    private(set) lazy var pool = TunnelPool(hub: hub, workload: self)
+    var acceptors: [Acceptor] = []
+    var servers: [ObjectIdentifier: TunnelServer] = [:]
+
+    init(_ workload: Workload, namespace: NetworkNamespace?, hub: ProxyCore) {
+        self.workload = workload
+        self.namespace = namespace
+        self.hub = hub
+    }
+
+    /// Starts a TCP connection from the workload's own namespace, so the kernel chooses the workload's address.
+    func connect(to address: SocketAddress) throws(SystemError) -> SocketStream {
+        try dial(address, options: ConnectOptions(keepAlive: true))
+    }
+
+    /// Starts a connection to the workload's own application from `client`'s address (transparent, DATAPATH.md §1).
+    func connectApplication(_ address: SocketAddress, as client: SocketAddress) throws(SystemError) -> SocketStream {
+        var options = ConnectOptions(keepAlive: true)
+        if let mark = hub.applicationMark, !client.ip.isUnspecified, client.ip.isIPv4 == address.ip.isIPv4,
+            !client.ip.isLoopback, !workload.addresses.contains(client.ip)
+        {
+            options.source = RawSocketAddress(SocketAddress(ip: client.ip, port: 0))
+            options.transparent = true
+            options.mark = mark
+        }
+        return try dial(address, options: options)
+    }
+
+    private func dial(_ address: SocketAddress, options: ConnectOptions) throws(SystemError) -> SocketStream {
+        let target = RawSocketAddress(address)
+        let descriptor: Int32
+        if let namespace {
+            descriptor = try namespace.run { () throws(SystemError) in try Socket.connect(to: target, options: options) }
+        } else {
+            descriptor = try Socket.connect(to: target, options: options)
+        }
+        return SocketStream(adopting: descriptor, on: hub.core)
+    }
+
+    /// New connections use `context`; existing sessions finish what they carry on the old one.
+    func install(_ context: TLSContext) {
+        let isRotation = tls != nil
+        tls = context
+        guard isRotation else { return }
+        pool.retireAll()
+        for server in servers.values { server.drain() }
+    }
+
+    /// Stops listening and lets sessions finish.
+    func drain() {
+        for acceptor in acceptors { acceptor.close() }
+        acceptors.removeAll()
+        pool.retireAll()
+        for server in servers.values { server.drain() }
+    }
+
+    /// Stops at once.
+    func close(_ reason: Reason) {
+        for acceptor in acceptors { acceptor.close() }
+        acceptors.removeAll()
+        pool.closeAll(reason)
+        for server in servers.values { server.fail(reason, "workload removed") }
+    }
+}

@@ -1,0 +1,173 @@
+public import MeshModel
+public import MeshRuntime
+public import MeshTLS
+
+/// Everything one core of the data plane owns: the current snapshot, the local workloads with their listeners and
+/// pools, and every open connection. Lives on its core and is reached from elsewhere only by `CoreHandle.post`.
+open class ProxyCore {
+    public let core: Core
+    public let nodeName: String
+    public let limits: Limits
+    /// Decisions are made on this; replaced as a whole.
+    public private(set) var snapshot: MeshSnapshot
+    public private(set) var workloads: [ObjectName: LocalWorkload] = [:]
+    public let connections = ConnectionList()
+    let telemetry: CoreTelemetry
+    /// The mark of sockets that connect to an application from the client's address; nil where nothing captures.
+    let applicationMark: UInt32?
+    public private(set) var isDraining = false
+    private var handshakes = 0
+
+    public init(
+        core: Core, nodeName: String, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry,
+        applicationMark: UInt32?
+    ) {
+        self.core = core
+        self.nodeName = nodeName
+        self.limits = limits
+        self.snapshot = snapshot
+        self.telemetry = telemetry
+        self.applicationMark = applicationMark
+    }
+
+    // MARK: Changes from the control thread
+
+    /// New decisions are made on `snapshot`; live connections are decided again and closed when no longer allowed.
+    public func install(_ snapshot: MeshSnapshot) {
+        self.snapshot = snapshot
+        for local in workloads.values {
+            if let current = snapshot.workload(named: local.workload.name) { local.workload = current }
+        }
+        connections.forEach { connection in
+            if let (reason, policy) = connection.decideAgain(snapshot) {
+                connection.terminate(reason, policy: policy)
+            }
+        }
+    }
+
+    /// Begins to serve a workload on listeners made in its namespace. Each listener is one of a reuseport group.
+    @discardableResult
+    public func add(
+        _ workload: Workload, namespace: NetworkNamespace?, tls: TLSContext?,
+        outbound: Int32?, inbound: Int32?, tunnel: Int32?
+    ) -> LocalWorkload {
+        let local = LocalWorkload(workload, namespace: namespace, hub: self)
+        local.tls = tls
+        workloads[workload.name] = local
+        if let outbound {
+            local.acceptors.append(
+                Acceptor(listener: outbound, on: core) { [unowned self, unowned local] stream in
+                    OutboundConnection(hub: self, source: local, downstream: stream).start()
+                })
+        }
+        if let inbound {
+            local.acceptors.append(
+                Acceptor(listener: inbound, on: core) { [unowned self, unowned local] stream in
+                    PlaintextConnection(hub: self, target: local, downstream: stream).start()
+                })
+        }
+        if let tunnel {
+            local.acceptors.append(
+                Acceptor(listener: tunnel, on: core) { [unowned self, unowned local] stream in
+                    acceptTunnel(stream, local)
+                })
+        }
+        return local
+    }
+
+    /// The workload is gone: its connections and sessions end now.
+    public func remove(_ name: ObjectName) {
+        guard let local = workloads.removeValue(forKey: name) else { return }
+        local.close(.workloadGone)
+        connections.forEach { connection in
+            if connection.record.belongs(to: name) { connection.terminate(.workloadGone) }
+        }
+    }
+
+    public func install(_ context: TLSContext, for identity: SPIFFEID) {
+        for local in workloads.values where local.workload.identity == identity { local.install(context) }
+    }
+
+    /// Takes nothing new and lets what is open finish; `drained` tells when.
+    public func drain() {
+        isDraining = true
+        for local in workloads.values { local.drain() }
+    }
+
+    /// Ends everything that is left.
+    public func closeAll(_ reason: Reason) {
+        connections.forEach { $0.terminate(reason) }
+        for local in workloads.values { local.close(reason) }
+    }
+
+    // MARK: Tunnels
+
+    private func acceptTunnel(_ stream: SocketStream, _ local: LocalWorkload) {
+        guard let context = local.tls else {
+            tunnelFailed(stream, local, .identityUnavailable, "the workload has no certificate yet")
+            return stream.reset()
+        }
+        guard handshakes < limits.handshakesInFlightPerCore else {
+            tunnelFailed(stream, local, .limitReached, "too many TLS handshakes in flight")
+            return stream.reset()
+        }
+        handshakes += 1
+        let server = TunnelServer(
+            core: core, socket: stream, context: context, limits: limits,
+            opened: { [unowned self] _ in handshakes -= 1 },
+            handler: { [unowned self, weak local] request in
+                guard let local else { return request.refuse(status: 503) }
+                handle(request, for: local)
+            },
+            malformed: { [unowned self, weak local] server, error in
+                if let local { tunnelFailed(server.socket, local, error.reason, error.description) }
+            },
+            ended: { [unowned self, weak local] server, reason, detail in
+                if server.peer == nil {
+                    handshakes -= 1
+                    if let local { tunnelFailed(server.socket, local, reason, detail) }
+                } else if !server.sawRequest, reason != .none, let local {
+                    tunnelFailed(server.socket, local, reason, detail)
+                }
+                local?.servers[ObjectIdentifier(server)] = nil
+            })
+        local.servers[ObjectIdentifier(server)] = server
+    }
+
+    private func tunnelFailed(_ stream: SocketStream, _ local: LocalWorkload, _ reason: Reason, _ detail: String) {
+        var record = ConnectionRecord(
+            direction: .inbound, source: SocketAddress(stream.remoteAddress),
+            destination: SocketAddress(stream.localAddress), startedAt: core.now)
+        record.destinationWorkload = local.workload
+        record.sourceWorkload = snapshot.workload(at: record.source.ip)
+        record.reason = reason
+        record.error = detail
+        closed(record, wasOpen: false)
+    }
+
+    /// A verified peer asks for a connection behind `local`. The node's answer: only to this workload's own address.
+    open func handle(_ request: TunnelRequest, for local: LocalWorkload) {
+        let ours = SocketAddress(request.session.socket.localAddress)
+        guard case .address(let authority) = request.connect.authority, authority.ip == ours.ip else {
+            return refuse(request, for: local, status: 400, .badAuthority, "authority \(request.connect.authority) is not \(ours.ip)")
+        }
+        TunnelConnection(hub: self, target: local, request: request, address: authority).start()
+    }
+
+    /// Answers with `status` and records why.
+    public func refuse(_ request: TunnelRequest, for local: LocalWorkload, status: Int, _ reason: Reason, _ detail: String) {
+        request.refuse(status: status)
+        var record = request.record(for: local, on: self)
+        record.reason = reason
+        record.error = detail
+        closed(record, wasOpen: false)
+    }
+
+    // MARK: Records
+
+    func opened(_ record: ConnectionRecord) { telemetry.opened(record) }
+
+    func closed(_ record: ConnectionRecord, wasOpen: Bool) {
+        telemetry.closed(record, wasOpen: wasOpen, now: core.now)
+    }
+}

@@ -1,0 +1,97 @@
+internal import MeshModel
+internal import MeshRuntime
+
+/// A connection that a local workload opened and that capture brought to us: resolve, dial, relay.
+final class OutboundConnection: ProxiedConnection {
+    private let source: LocalWorkload
+    /// Set when the destination's policy is ours to enforce, because no other proxy sees the connection (T0).
+    private var authorization: AuthorizationRequest?
+
+    init(hub: ProxyCore, source: LocalWorkload, downstream: SocketStream) {
+        self.source = source
+        var record = ConnectionRecord(
+            direction: .outbound, source: SocketAddress(downstream.remoteAddress),
+            destination: SocketAddress(downstream.localAddress), startedAt: hub.core.now)
+        record.sourceWorkload = source.workload
+        record.sourceIdentity = source.workload.identity
+        super.init(hub: hub, downstream: downstream, record: record)
+    }
+
+    func start() {
+        let target = record.destination
+        switch hub.snapshot.resolve(from: source.workload, to: target, node: hub.nodeName, using: &hub.core.random) {
+        case .passthrough(let address):
+            dial = source.dial(address, completion: dialled)
+        case .plain(let address, let destination):
+            note(destination)
+            dial = source.dial(address, completion: dialled)
+        case .local(let address, let workload, let destination):
+            note(destination)
+            dialLocally(address, workload)
+        case .tunnel(let tunnel, let destination):
+            note(destination)
+            record.tunnelAuthority = tunnel.authority
+            dial = source.dial(tunnel, client: record.source, service: destination.service, completion: dialled)
+        case .refuse(let reason, let destination):
+            note(destination)
+            terminate(reason)
+        }
+    }
+
+    private func note(_ destination: Destination) {
+        record.destinationService = destination.service
+        record.destinationWorkload = destination.workload
+    }
+
+    private func dialLocally(_ address: SocketAddress, _ workload: Workload) {
+        guard let destination = hub.workloads[workload.name] else {
+            return terminate(.noHealthyUpstream, detail: "the destination workload is not running on this node yet")
+        }
+        let request = AuthorizationRequest(
+            destination: workload, address: address, sourceIP: record.source.ip, identity: source.workload.identity)
+        record.isSameNode = true
+        if case .deny(let reason, let policy) = hub.snapshot.authorize(request) {
+            return terminate(reason, policy: policy)
+        }
+        authorization = request
+        record.destinationIdentity = workload.identity
+        dial = destination.dialApplication(address, as: record.source, completion: dialled)
+    }
+
+    override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
+        guard let authorization else { return nil }
+        return snapshot.decideAgain(authorization)
+    }
+}
+
+extension MeshSnapshot {
+    /// Whether a connection allowed before is no longer: the reason to close it and the policy that says so.
+    func decideAgain(_ request: AuthorizationRequest) -> (reason: Reason, policy: ObjectName?)? {
+        var request = request
+        if let current = workload(named: request.destination.name) { request.destination = current }
+        guard case .deny(_, let policy) = authorize(request) else { return nil }
+        return (.policyChanged, policy)
+    }
+}
+
+extension TunnelDial.Failure {
+    /// The one word for the log and the metric.
+    var reason: Reason {
+        switch self {
+        case .session(let reason, _): reason
+        case .status(401), .status(403): .policyDeny
+        case .status(404): .routeNotFound
+        case .status(400): .badAuthority
+        case .status(503): .upstreamRefused
+        case .status(504): .upstreamConnectTimeout
+        case .status: .protocolError
+        }
+    }
+
+    var text: String {
+        switch self {
+        case .session(_, let detail): detail
+        case .status(let status): "http status: \(status)"
+        }
+    }
+}

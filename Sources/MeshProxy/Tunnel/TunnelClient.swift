@@ -1,0 +1,177 @@
+public import MeshModel
+public import MeshRuntime
+internal import MeshTLS
+internal import MeshWire
+
+/// One CONNECT that somebody wants: waits for a session, then for the answer.
+public final class TunnelDial {
+    public enum Failure: Error {
+        /// The session could not be made, or broke before the answer.
+        case session(Reason, String)
+        /// The peer answered with another status than 200.
+        case status(Int)
+    }
+
+    let request: ConnectRequest
+    private var completion: ((Result<TunnelStream, Failure>) -> Void)?
+    fileprivate weak var session: TunnelClient?
+    fileprivate var stream: TunnelStream?
+
+    init(request: ConnectRequest, completion: @escaping (Result<TunnelStream, Failure>) -> Void) {
+        self.request = request
+        self.completion = completion
+    }
+
+    func finish(_ result: Result<TunnelStream, Failure>) {
+        let completion = completion.take()
+        completion?(result)
+    }
+
+    var isWanted: Bool { completion != nil }
+
+    /// Nobody waits for the answer any more; no call back follows.
+    public func cancel() {
+        completion = nil
+        session?.abandon(self)
+        stream = nil
+    }
+}
+
+/// The client side of an HBONE session, kept in a workload's pool.
+final class TunnelClient: TunnelSession {
+    let key: TunnelPool.Key
+    private unowned let pool: TunnelPool
+    private var waiting: [TunnelDial] = []
+    private var answers: [Int32: TunnelDial] = [:]
+    private var isRetiring = false
+    private var idleSince: UInt64 = 0
+
+    init(key: TunnelPool.Key, pool: TunnelPool, core: Core, socket: SocketStream, context: TLSContext, limits: Limits) {
+        self.key = key
+        self.pool = pool
+        let events = SessionEvents()
+        super.init(
+            core: core, socket: socket, tls: TLSSession(client: context, expecting: [key.identity]),
+            http2: HTTP2Session(role: .client, settings: HTTP2Settings(limits), events: events),
+            events: events, limits: limits, connecting: true)
+    }
+
+    /// Whether another stream may be opened here.
+    var hasRoom: Bool {
+        guard !isRetiring, phase != .closed else { return false }
+        let limit = phase == .open ? min(limits.pooledStreamsPerSession, http2.peerMaxConcurrentStreams)
+            : limits.pooledStreamsPerSession
+        return streams.count + waiting.count < limit
+    }
+
+    func open(_ dial: TunnelDial) {
+        dial.session = self
+        if phase == .open { send(dial) } else { waiting.append(dial) }
+    }
+
+    private func send(_ dial: TunnelDial) {
+        guard let id = http2.request(dial.request.headerFields) else {
+            // The peer allows fewer streams than we assumed: another session takes it.
+            dial.session = nil
+            pool.open(dial, key: key)
+            return
+        }
+        dial.stream = TunnelStream(id: id, session: self)
+        answers[id] = dial
+        scheduleFlush()
+    }
+
+    fileprivate func abandon(_ dial: TunnelDial) {
+        if let stream = dial.stream {
+            answers[stream.id] = nil
+            stream.reset()
+        } else {
+            waiting.removeAll { $0 === dial }
+        }
+    }
+
+    /// Takes no new streams; closes when the last one ends.
+    func retire() {
+        guard !isRetiring else { return }
+        isRetiring = true
+        pool.forget(self)
+        if phase == .open { drain() } else if waiting.isEmpty { fail(.drain, "retired before use") }
+    }
+
+    override func opened(peer: SPIFFEID) {
+        let dials = waiting
+        waiting.removeAll()
+        for dial in dials where dial.isWanted { send(dial) }
+        if isRetiring { drain() }
+    }
+
+    override func received(_ fields: HeaderBlock, on id: Int32, endStream: Bool) {
+        guard let dial = answers.removeValue(forKey: id), let stream = streams[id] else { return }
+        dial.stream = nil
+        dial.session = nil
+        switch ConnectResponse.status(of: fields) {
+        case 200?: finished.append((dial, .success(stream)))
+        case let status?:
+            stream.reset()
+            finished.append((dial, .failure(.status(status))))
+        case nil:
+            stream.reset()
+            finished.append((dial, .failure(.session(.protocolError, "response without a status"))))
+        }
+        core.atEndOfTurn(answerWork)
+        answerWork.session = self
+    }
+
+    /// Answers wait for the end of the codec's callback before anybody relays.
+    private var finished: [(TunnelDial, Result<TunnelStream, TunnelDial.Failure>)] = []
+    private let answerWork = AnswerWork()
+
+    fileprivate func deliverAnswers() {
+        let batch = finished
+        finished.removeAll(keepingCapacity: true)
+        for (dial, result) in batch {
+            if !dial.isWanted, case .success(let stream) = result { stream.reset() }
+            dial.finish(result)
+        }
+    }
+
+    override func peerGoesAway() {
+        isRetiring = true
+        pool.forget(self)
+        // Streams above the peer's last id are closed by the codec; the others go on.
+        if streams.isEmpty { drain() }
+    }
+
+    override func becameIdle() {
+        idleSince = core.now
+        if isRetiring { drain() }
+    }
+
+    override func timerFired() -> Bool {
+        guard streams.isEmpty, answers.isEmpty, core.now - idleSince >= limits.poolIdleNanoseconds else { return false }
+        retire()
+        return true
+    }
+
+    override func closed(_ reason: Reason, _ detail: String) {
+        pool.forget(self)
+        deliverAnswers()
+        let dials = waiting + answers.values
+        waiting.removeAll()
+        answers.removeAll()
+        for dial in dials {
+            dial.stream = nil
+            dial.session = nil
+            dial.finish(.failure(.session(reason == .none ? .upstreamReset : reason, detail)))
+        }
+    }
+}
+
+private final class AnswerWork: DeferredWork {
+    var session: TunnelClient?
+
+    override func perform() {
+        let session = session.take()
+        session?.deliverAnswers()
+    }
+}

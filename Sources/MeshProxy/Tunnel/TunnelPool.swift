@@ -1,0 +1,85 @@
+internal import MeshModel
+internal import MeshRuntime
+internal import MeshTLS
+internal import MeshWire
+
+/// The HBONE sessions that one workload opened, per destination: never shared with another identity.
+/// Callers that want the same destination while a session is being made wait for it together and fail together.
+final class TunnelPool {
+    struct Key: Hashable {
+        var peer: SocketAddress
+        var identity: SPIFFEID
+    }
+
+    private unowned let hub: ProxyCore
+    private unowned let workload: LocalWorkload
+    private var sessions: [Key: [TunnelClient]] = [:]
+
+    init(hub: ProxyCore, workload: LocalWorkload) {
+        self.hub = hub
+        self.workload = workload
+    }
+
+    /// Opens a CONNECT to `tunnel.authority` through a pooled session. The completion comes later, never at once.
+    func connect(
+        _ tunnel: Tunnel, client: SocketAddress, service: Service?,
+        completion: @escaping (Result<TunnelStream, TunnelDial.Failure>) -> Void
+    ) -> TunnelDial {
+        let request = ConnectRequest(
+            authority: .address(tunnel.authority), baggage: Baggage(workload.workload),
+            forwarded: Forwarded(client: client, host: service.map { "\($0.name.name).\($0.name.namespace)" }))
+        let dial = TunnelDial(request: request, completion: completion)
+        open(dial, key: Key(peer: tunnel.peer, identity: tunnel.identity))
+        return dial
+    }
+
+    func open(_ dial: TunnelDial, key: Key) {
+        if let session = sessions[key]?.first(where: \.hasRoom) { return session.open(dial) }
+        guard let context = workload.tls else {
+            return later(dial, .session(.identityUnavailable, "the workload has no certificate yet"))
+        }
+        do {
+            let socket = try workload.connect(to: key.peer)
+            let session = TunnelClient(
+                key: key, pool: self, core: hub.core, socket: socket, context: context, limits: hub.limits)
+            sessions[key, default: []].append(session)
+            session.open(dial)
+        } catch {
+            later(dial, .session(.upstreamConnectFailed, error.description))
+        }
+    }
+
+    private func later(_ dial: TunnelDial, _ failure: TunnelDial.Failure) {
+        hub.core.atEndOfTurn(LaterFailure(dial, failure))
+    }
+
+    func forget(_ session: TunnelClient) {
+        sessions[session.key]?.removeAll { $0 === session }
+        if sessions[session.key]?.isEmpty == true { sessions[session.key] = nil }
+    }
+
+    /// Lets every session finish what it carries and makes new ones from now on.
+    func retireAll() {
+        for session in sessions.values.joined() { session.retire() }
+    }
+
+    /// Ends every session now.
+    func closeAll(_ reason: Reason) {
+        for session in sessions.values.joined() { session.fail(reason, "closed") }
+    }
+
+    var sessionCount: Int { sessions.values.reduce(0) { $0 + $1.count } }
+}
+
+private final class LaterFailure: DeferredWork {
+    private let dial: TunnelDial
+    private let failure: TunnelDial.Failure
+
+    init(_ dial: TunnelDial, _ failure: TunnelDial.Failure) {
+        self.dial = dial
+        self.failure = failure
+        super.init()
+    }
+
+    override func perform() { dial.finish(.failure(failure)) }
+}

@@ -1,0 +1,87 @@
+internal import MeshModel
+internal import MeshProxy
+internal import MeshRuntime
+
+/// A connection through the waypoint that needs no understanding: bytes in, bytes out, decided by policy.
+final class WaypointConnection: ProxiedConnection {
+    enum Target {
+        case service(Service, SocketAddress)
+        case workload(Workload, SocketAddress)
+    }
+
+    private let waypoint: WaypointCore
+    private let local: LocalWorkload
+    private let request: TunnelRequest
+    private let target: Target
+    private var refusalStatus = 503
+
+    init(hub: WaypointCore, local: LocalWorkload, request: TunnelRequest, target: Target) {
+        waypoint = hub
+        self.local = local
+        self.request = request
+        self.target = target
+        var record = request.record(for: local, on: hub)
+        switch target {
+        case .service(let service, let address):
+            record.destinationService = service
+            record.destination = address
+            record.tunnelAuthority = address
+        case .workload(let workload, let address):
+            record.destinationWorkload = workload
+            record.destination = address
+            record.tunnelAuthority = address
+        }
+        super.init(hub: hub, downstream: request.stream, record: record)
+    }
+
+    func start() {
+        let resolution: Resolution
+        switch target {
+        case .service(let service, let address):
+            if case .deny(let reason, let policy) = waypoint.authorize(request, local, service: service.name, address) {
+                refusalStatus = 401
+                return terminate(reason, policy: policy)
+            }
+            resolution = hub.snapshot.resolveBackend(
+                service.name, port: address.port, family: address.ip, using: &hub.core.random)
+        case .workload(let workload, let address):
+            let destination = Destination(workload: workload)
+            resolution = hub.snapshot.isMeshed(workload)
+                ? .tunnel(
+                    Tunnel(
+                        peer: SocketAddress(ip: address.ip, port: ProxyPort.tunnel), authority: address,
+                        identity: workload.identity, workload: workload, viaWaypoint: nil), destination)
+                : .plain(address, destination)
+        }
+        switch resolution {
+        case .passthrough(let address), .local(let address, _, _): dial = local.dial(address, completion: dialled)
+        case .plain(let address, let destination):
+            note(destination)
+            dial = local.dial(address, completion: dialled)
+        case .tunnel(let tunnel, let destination):
+            note(destination)
+            dial = local.dial(tunnel, client: record.source, service: destination.service, completion: dialled)
+        case .refuse(let reason, let destination):
+            note(destination)
+            terminate(reason)
+        }
+    }
+
+    private func note(_ destination: Destination) {
+        record.destinationService = destination.service ?? record.destinationService
+        record.destinationWorkload = destination.workload
+    }
+
+    override func willRelay() { request.accept(baggage: nil) }
+
+    override func refuseDownstream(_ reason: Reason) { request.refuse(status: refusalStatus) }
+
+    override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
+        guard case .service(let service, let address) = target else { return nil }
+        let verdict = snapshot.authorize(
+            atWaypoint: waypoint.gatewayName, service: service.name,
+            request: waypoint.authorizationRequest(request, local, address))
+        guard case .deny(_, let policy) = verdict else { return nil }
+        return (.policyChanged, policy)
+    }
+}

@@ -1,0 +1,63 @@
+internal import MeshHTTP
+internal import MeshModel
+internal import MeshProxy
+internal import MeshRuntime
+internal import MeshWire
+
+/// A waypoint's core: CONNECTs for the services and workloads bound to its gateway, terminated as the waypoint's own
+/// identity, decided by the policies attached to them, and carried on to an endpoint through the mesh.
+final class WaypointCore: ProxyCore {
+    private let gateway: ObjectName
+
+    init(gateway: ObjectName, core: Core, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry) {
+        self.gateway = gateway
+        super.init(
+            core: core, nodeName: "", limits: limits, snapshot: snapshot, telemetry: telemetry, applicationMark: nil)
+    }
+
+    override func handle(_ request: TunnelRequest, for local: LocalWorkload) {
+        guard case .address(let authority) = request.connect.authority else {
+            return refuse(request, for: local, status: 400, .badAuthority, "authority \(request.connect.authority) is not an address")
+        }
+        if let service = snapshot.service(at: authority.ip) {
+            serve(request, local, service, authority)
+        } else if let workload = snapshot.workload(at: authority.ip),
+            snapshot.waypoint(ofWorkload: workload.name) == gateway
+        {
+            WaypointConnection(hub: self, local: local, request: request, target: .workload(workload, authority)).start()
+        } else {
+            refuse(request, for: local, status: 404, .badAuthority, "\(authority) is not behind waypoint \(gateway)")
+        }
+    }
+
+    private func serve(_ request: TunnelRequest, _ local: LocalWorkload, _ service: Service, _ authority: SocketAddress) {
+        guard snapshot.waypoint(ofService: service.name) == gateway else {
+            return refuse(
+                request, for: local, status: 404, .badAuthority, "service \(service.name) is not behind waypoint \(gateway)")
+        }
+        guard let port = service.ports.first(where: { $0.port == authority.port }) else {
+            return refuse(request, for: local, status: 404, .unknownPort, "service \(service.name) has no port \(authority.port)")
+        }
+        switch port.appProtocol {
+        case .tcp:
+            WaypointConnection(
+                hub: self, local: local, request: request, target: .service(service, authority)).start()
+        case .http1:
+            WaypointHTTP.serve(request, hub: self, local: local, service: service, authority: authority, gateway: gateway)
+        }
+    }
+
+    /// Policies attached to the service or to the gateway (`targetRefs`).
+    func authorize(_ request: TunnelRequest, _ local: LocalWorkload, service: ObjectName, _ address: SocketAddress) -> Verdict {
+        snapshot.authorize(
+            atWaypoint: gateway, service: service, request: authorizationRequest(request, local, address))
+    }
+
+    func authorizationRequest(_ request: TunnelRequest, _ local: LocalWorkload, _ address: SocketAddress) -> AuthorizationRequest {
+        AuthorizationRequest(
+            destination: local.workload, address: address,
+            sourceIP: SocketAddress(request.session.socket.remoteAddress).ip, identity: request.peer)
+    }
+
+    var gatewayName: ObjectName { gateway }
+}
