@@ -25,10 +25,6 @@ int mesh_lock_exclusive(int descriptor) {
     return flock(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno;
 }
 
-int mesh_socket_bind_device(int socket, const char *name) {
-    return setsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) == 0 ? 0 : -errno;
-}
-
 /// One rtnetlink request with room for the few attributes capture needs.
 struct request {
     struct nlmsghdr header;

@@ -9,8 +9,6 @@
 int mesh_capabilities(uint64_t *effective);
 /// Takes the exclusive lock of an open file without waiting: -EWOULDBLOCK when another open file holds it.
 int mesh_lock_exclusive(int descriptor);
-/// Binds a socket to a device (SO_BINDTODEVICE); "lo" sends the proxy's leg to an application over the capture route.
-int mesh_socket_bind_device(int socket, const char *name);
 
 /// A policy rule `fwmark mark/mask lookup table` of one family in the calling thread's network namespace.
 struct mesh_rule {

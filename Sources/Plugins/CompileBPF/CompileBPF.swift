@@ -21,7 +21,7 @@ struct CompileBPF: BuildToolPlugin {
         return [
             .buildCommand(
                 displayName: "Compiling eBPF programs",
-                executable: try context.tool(named: "sh").url,
+                executable: URL(filePath: "/bin/sh"),
                 arguments: ["-euc", Self.script, "compile-bpf", clang.path, root.path, output.path]
                     + sources.map(\.path),
                 inputFiles: sources + headers,
