@@ -15,7 +15,7 @@ public final class DataPlane: Sendable {
         for index in 0..<count {
             let core = try Core(index: index)
             members.append(Member(handle: core.handle, hub: CoreBound(makeHub(core))))
-            core.start()
+            _ = try core.start()
         }
         self.members = members
     }
