@@ -91,6 +91,10 @@ int mesh_socket_set(int socket, enum mesh_option option, int value) {
     return result(setsockopt(socket, options[option].level, options[option].name, &value, sizeof value));
 }
 
+int mesh_socket_bind_device(int socket, const unsigned char *name, unsigned length) {
+    return result(setsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, name, length));
+}
+
 int mesh_socket_get(int socket, enum mesh_option option, int *value) {
     socklen_t size = sizeof *value;
     return result(getsockopt(socket, options[option].level, options[option].name, value, &size));

@@ -17,13 +17,15 @@ public struct ListenOptions: Hashable, Sendable {
 }
 
 /// How a connection is made.
-public struct ConnectOptions: Hashable, Sendable {
+public struct ConnectOptions: Sendable {
     /// The address to come from; with port 0 the kernel takes one when it knows the destination, so that the ports of
     /// one address are not exhausted by many destinations.
     public var source: RawSocketAddress?
     /// `source` need not be an address of this machine (CAP_NET_ADMIN).
     public var transparent = false
     public var mark: UInt32?
+    /// Send and receive on this device only (CAP_NET_RAW).
+    public var device: StaticString?
     public var noDelay = true
     /// Probes after 180 s of silence, every 180 s, nine times.
     public var keepAlive = true
@@ -63,6 +65,7 @@ public enum Socket {
         let socket = try create(ipv4: remote.isIPv4)
         do throws(SystemError) {
             if let mark = options.mark { try setMark(socket, mark) }
+            if let device = options.device { try setDevice(socket, device) }
             if let source = options.source { try bind(socket, to: source, remote: remote, options: options) }
             if options.noDelay { try set(socket, MESH_OPTION_NO_DELAY, 1, "TCP_NODELAY") }
             if options.keepAlive { try setKeepAlive(socket) }
@@ -111,6 +114,11 @@ public enum Socket {
 
     private static func setMark(_ socket: Int32, _ mark: UInt32) throws(SystemError) {
         try set(socket, MESH_OPTION_MARK, Int32(bitPattern: mark), "SO_MARK")
+    }
+
+    private static func setDevice(_ socket: Int32, _ device: StaticString) throws(SystemError) {
+        try SystemError.check(
+            mesh_socket_bind_device(socket, device.utf8Start, UInt32(device.utf8CodeUnitCount)), "SO_BINDTODEVICE \(device)")
     }
 
     private static func setKeepAlive(_ socket: Int32) throws(SystemError) {

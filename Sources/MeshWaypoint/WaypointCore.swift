@@ -13,7 +13,7 @@ final class WaypointCore: ProxyCore {
     init(gateway: ObjectName, core: Core, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry) {
         self.gateway = gateway
         super.init(
-            core: core, nodeName: "", limits: limits, snapshot: snapshot, telemetry: telemetry, applicationMark: nil)
+            core: core, nodeName: "", limits: limits, snapshot: snapshot, telemetry: telemetry, applicationLeg: nil)
     }
 
     override func handle(_ request: TunnelRequest, for local: LocalWorkload) {

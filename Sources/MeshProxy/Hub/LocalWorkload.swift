@@ -28,12 +28,13 @@ public final class LocalWorkload {
     /// Starts a connection to the workload's own application from `client`'s address (transparent, DATAPATH.md §1).
     func connectApplication(_ address: SocketAddress, as client: SocketAddress) throws(SystemError) -> SocketStream {
         var options = ConnectOptions()
-        if let mark = hub.applicationMark, !client.ip.isUnspecified, client.ip.isIPv4 == address.ip.isIPv4,
+        if let leg = hub.applicationLeg, !client.ip.isUnspecified, client.ip.isIPv4 == address.ip.isIPv4,
             !client.ip.isLoopback, !workload.addresses.contains(client.ip)
         {
             options.source = RawSocketAddress(SocketAddress(ip: client.ip, port: 0))
             options.transparent = true
-            options.mark = mark
+            options.mark = leg.mark
+            options.device = ApplicationLeg.device
         }
         return try dial(address, options: options)
     }

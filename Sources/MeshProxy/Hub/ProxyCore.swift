@@ -14,21 +14,21 @@ open class ProxyCore {
     public private(set) var workloads: [ObjectName: LocalWorkload] = [:]
     public let connections = ConnectionList()
     public let telemetry: CoreTelemetry
-    /// The mark of sockets that connect to an application from the client's address; nil where nothing captures.
-    let applicationMark: UInt32?
+    /// nil where nothing captures: applications are then reached as anybody reaches them.
+    let applicationLeg: ApplicationLeg?
     public private(set) var isDraining = false
     private var handshakes = 0
 
     public init(
         core: Core, nodeName: String, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry,
-        applicationMark: UInt32?
+        applicationLeg: ApplicationLeg?
     ) {
         self.core = core
         self.nodeName = nodeName
         self.limits = limits
         self.snapshot = snapshot
         self.telemetry = telemetry
-        self.applicationMark = applicationMark
+        self.applicationLeg = applicationLeg
     }
 
     // MARK: Changes from the control thread
