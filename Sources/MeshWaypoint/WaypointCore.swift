@@ -84,6 +84,5 @@ final class WaypointCore: ProxyCore {
         super.closeAll(reason)
     }
 
-    /// Connections that are open, of both kinds.
-    var openConnections: Int { connections.count + http.values.reduce(0) { $0 + $1.count } }
+    override var openConnections: Int { connections.count + http.values.reduce(0) { $0 + $1.count } }
 }

@@ -101,6 +101,9 @@ open class ProxyCore {
         for local in workloads.values { local.close(reason) }
     }
 
+    /// Connections open now, of every kind.
+    open var openConnections: Int { connections.count }
+
     // MARK: Tunnels
 
     private func acceptTunnel(_ stream: SocketStream, _ local: LocalWorkload) {
