@@ -76,7 +76,8 @@ struct HTTPHead {
 
     /// Forgets everything but keeps the storage of the field list.
     mutating func clear() {
-        var kept = fields
+        var kept: [Field] = []
+        swap(&kept, &fields)
         kept.removeAll(keepingCapacity: true)
         self = HTTPHead()
         fields = kept

@@ -29,6 +29,7 @@ enum HTTPParseError: Error, Hashable, CaseIterable {
     case chunkExtensionTooLarge
     case malformedTrailer
     case trailerTooLarge
+    case truncatedBody
 
     /// The status a client gets for such a request. A server whose response is like this makes it a 502.
     var requestStatus: Int {
@@ -68,6 +69,7 @@ enum HTTPParseError: Error, Hashable, CaseIterable {
         case .chunkExtensionTooLarge: "chunk extensions are too large"
         case .malformedTrailer: "a trailer field is malformed"
         case .trailerTooLarge: "the trailer section is too large"
+        case .truncatedBody: "the body was cut off"
         }
     }
 }
