@@ -1,0 +1,63 @@
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/// An IP address and port in host order; `low` alone holds an IPv4 address. IPv4-mapped IPv6 addresses read from the
+/// kernel come out as IPv4.
+struct mesh_address {
+    uint64_t high;
+    uint64_t low;
+    uint16_t port;
+    bool is_ipv4;
+};
+
+/// Integer socket options whose names are macros.
+enum mesh_option {
+    MESH_OPTION_REUSE_ADDRESS,
+    MESH_OPTION_REUSE_PORT,
+    MESH_OPTION_MARK,
+    MESH_OPTION_KEEP_ALIVE,
+    MESH_OPTION_KEEP_ALIVE_IDLE,
+    MESH_OPTION_KEEP_ALIVE_INTERVAL,
+    MESH_OPTION_KEEP_ALIVE_COUNT,
+    MESH_OPTION_NO_DELAY,
+    MESH_OPTION_IPV6_ONLY,
+    MESH_OPTION_IPV4_TRANSPARENT,
+    MESH_OPTION_IPV6_TRANSPARENT,
+    MESH_OPTION_IPV4_FREE_BIND,
+    MESH_OPTION_IPV6_FREE_BIND,
+    MESH_OPTION_BIND_WITHOUT_PORT,
+    MESH_OPTION_SEND_BUFFER,
+    MESH_OPTION_RECEIVE_BUFFER,
+};
+
+/// A TCP socket, nonblocking and close-on-exec.
+int mesh_socket_create(bool ipv4);
+int mesh_socket_set(int socket, enum mesh_option option, int value);
+int mesh_socket_get(int socket, enum mesh_option option, int *value);
+/// `family_ipv4` is the family of the socket: an IPv4 address on an IPv6 socket is given in mapped form.
+int mesh_socket_bind(int socket, const struct mesh_address *address, bool family_ipv4);
+int mesh_socket_listen(int socket, int backlog);
+/// Starts a connection; 0 also when it goes on in the background.
+int mesh_socket_connect(int socket, const struct mesh_address *address, bool family_ipv4);
+/// The next connection, nonblocking and close-on-exec, and who made it.
+int mesh_socket_accept(int listener, struct mesh_address *peer);
+int mesh_socket_local(int socket, struct mesh_address *address);
+int mesh_socket_peer(int socket, struct mesh_address *address);
+/// Takes the pending error (SO_ERROR) as a positive errno: 0 when there is none. The kernel forgets it.
+int mesh_socket_take_error(int socket);
+
+/// One system call each; never SIGPIPE.
+ssize_t mesh_socket_receive(int socket, void *into, size_t count);
+ssize_t mesh_socket_receive_two(int socket, void *first, size_t first_count, void *second, size_t second_count);
+ssize_t mesh_socket_send(int socket, const void *bytes, size_t count);
+ssize_t mesh_socket_send_two(
+    int socket, const void *first, size_t first_count, const void *second, size_t second_count);
+/// FIN after what was written.
+int mesh_socket_finish_writing(int socket);
+/// Makes the close that follows an abort: RST.
+int mesh_socket_linger_zero(int socket);
+void mesh_close(int descriptor);
