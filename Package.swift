@@ -93,8 +93,8 @@ let package = Package(
             ]),
         library("MeshTestKit", ["MeshKit", "MeshModel", "MeshRuntime", "MeshTLS"]),
 
-        main("culvert-node", ["MeshNode", "MeshModel"]),
-        main("culvert-waypoint", ["MeshWaypoint", "MeshModel"]),
+        main("culvert-node", ["MeshNode", "MeshAdmin", "MeshTelemetry"]),
+        main("culvert-waypoint", ["MeshWaypoint", "MeshModel", "MeshAdmin", "MeshTelemetry"]),
         main("culvert", ["MeshModel", "MeshKernel", "MeshDiscovery", "MeshTestKit"]),
     ]
 )

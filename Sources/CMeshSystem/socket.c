@@ -91,6 +91,10 @@ int mesh_socket_set(int socket, enum mesh_option option, int value) {
     return result(setsockopt(socket, options[option].level, options[option].name, &value, sizeof value));
 }
 
+int mesh_socket_bind_device(int socket, const unsigned char *name, unsigned length) {
+    return result(setsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, name, length));
+}
+
 int mesh_socket_get(int socket, enum mesh_option option, int *value) {
     socklen_t size = sizeof *value;
     return result(getsockopt(socket, options[option].level, options[option].name, value, &size));
@@ -168,6 +172,12 @@ ssize_t mesh_socket_receive_two(int socket, void *first, size_t first_count, voi
     do {
         got = recvmsg(socket, &message, 0);
     } while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+ssize_t mesh_socket_discard(int socket, size_t count) {
+    // tcp(7): with MSG_TRUNC the bytes are dropped in the kernel and no buffer is needed.
+    ssize_t got = recv(socket, NULL, count, MSG_TRUNC);
     return got < 0 ? -errno : got;
 }
 

@@ -1,3 +1,5 @@
+public import MeshTelemetry
+
 /// What a node proxy is started with.
 public struct NodeOptions: Sendable {
     /// Which `Workload.node` is ours.
@@ -17,8 +19,6 @@ public struct NodeOptions: Sendable {
     public var metricsPort: Int
     public var readinessPort: Int
     public var logFormat: LogFormat
-
-    public enum LogFormat: String, Sendable, CaseIterable { case text, json }
 
     public init(
         nodeName: String, configuration: String, cores: Int, cgroup: String? = nil, bpffs: String = "/sys/fs/bpf",

@@ -35,10 +35,13 @@ struct PodListeners {
     }
 
     private static func listen(_ port: UInt16, in namespace: NetworkNamespace) throws(SystemError) -> Int32 {
-        try namespace.run { () throws(SystemError) in
+        var options = ListenOptions()
+        options.reusePort = true
+        options.transparent = true
+        return try namespace.run { () throws(SystemError) in
             try Socket.listen(
                 RawSocketAddress(high: 0, low: 0, isIPv4: false, port: port),
-                options: ListenOptions(reusePort: true, transparent: true, dualStack: true))
+                options: options)
         }
     }
 

@@ -5,6 +5,7 @@ enum OpenSSL {
     /// Touch before the first call. The library is started without the machine's `openssl.cnf`: what a session accepts
     /// is decided here and must not change with a file that other programs share.
     static let isReady: Bool = {
+        _ = culvert_ssl_install_memory()
         let started = OPENSSL_init_ssl(UInt64(OPENSSL_INIT_NO_LOAD_CONFIG), nil) == 1
         precondition(started, "libssl cannot start")
         return started

@@ -46,30 +46,16 @@ final class WaypointConnection: ProxiedConnection {
                 service.name, port: address.port, family: address.ip, using: &hub.core.random)
         case .workload(let workload, let address):
             let destination = Destination(workload: workload)
-            resolution = hub.snapshot.isMeshed(workload)
+            resolution =
+                hub.snapshot.isMeshed(workload)
                 ? .tunnel(
                     Tunnel(
                         peer: SocketAddress(ip: address.ip, port: ProxyPort.tunnel), authority: address,
                         identity: workload.identity, workload: workload, viaWaypoint: nil), destination)
                 : .plain(address, destination)
         }
-        switch resolution {
-        case .passthrough(let address), .local(let address, _, _): dial = local.dial(address, completion: dialled)
-        case .plain(let address, let destination):
-            note(destination)
-            dial = local.dial(address, completion: dialled)
-        case .tunnel(let tunnel, let destination):
-            note(destination)
-            dial = local.dial(tunnel, client: record.source, service: destination.service, completion: dialled)
-        case .refuse(let reason, let destination):
-            note(destination)
-            terminate(reason)
-        }
-    }
-
-    private func note(_ destination: Destination) {
-        record.destinationService = destination.service ?? record.destinationService
-        record.destinationWorkload = destination.workload
+        record.note(resolution)
+        dial = local.dial(resolution, client: record.source, completion: dialled)
     }
 
     override func willRelay() { request.accept(baggage: nil) }
@@ -79,7 +65,7 @@ final class WaypointConnection: ProxiedConnection {
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
         guard case .service(let service, let address) = target else { return nil }
         let verdict = snapshot.authorize(
-            atWaypoint: waypoint.gatewayName, service: service.name,
+            atWaypoint: waypoint.gateway, service: service.name,
             request: waypoint.authorizationRequest(request, local, address))
         guard case .deny(_, let policy) = verdict else { return nil }
         return (.policyChanged, policy)

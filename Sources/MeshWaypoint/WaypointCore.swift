@@ -7,12 +7,13 @@ internal import MeshWire
 /// A waypoint's core: CONNECTs for the services and workloads bound to its gateway, terminated as the waypoint's own
 /// identity, decided by the policies attached to them, and carried on to an endpoint through the mesh.
 final class WaypointCore: ProxyCore {
-    private let gateway: ObjectName
+    let gateway: ObjectName
+    private var http: [ObjectName: WaypointHTTP] = [:]
 
     init(gateway: ObjectName, core: Core, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry) {
         self.gateway = gateway
         super.init(
-            core: core, nodeName: "", limits: limits, snapshot: snapshot, telemetry: telemetry, applicationMark: nil)
+            core: core, nodeName: "", limits: limits, snapshot: snapshot, telemetry: telemetry, applicationLeg: nil)
     }
 
     override func handle(_ request: TunnelRequest, for local: LocalWorkload) {
@@ -43,7 +44,7 @@ final class WaypointCore: ProxyCore {
             WaypointConnection(
                 hub: self, local: local, request: request, target: .service(service, authority)).start()
         case .http1:
-            WaypointHTTP.serve(request, hub: self, local: local, service: service, authority: authority, gateway: gateway)
+            connections(for: local).serve(request, service: service.name, address: authority)
         }
     }
 
@@ -59,5 +60,29 @@ final class WaypointCore: ProxyCore {
             sourceIP: SocketAddress(request.session.socket.remoteAddress).ip, identity: request.peer)
     }
 
-    var gatewayName: ObjectName { gateway }
+    private func connections(for local: LocalWorkload) -> WaypointHTTP {
+        if let known = http[local.workload.name] { return known }
+        let made = WaypointHTTP(hub: self, local: local)
+        http[local.workload.name] = made
+        return made
+    }
+
+    // MARK: Changes reach HTTP connections too
+
+    override func install(_ snapshot: MeshSnapshot) {
+        super.install(snapshot)
+        for connections in http.values { connections.decideAgain(snapshot) }
+    }
+
+    override func drain() {
+        super.drain()
+        for connections in http.values { connections.drain() }
+    }
+
+    override func closeAll(_ reason: Reason) {
+        for connections in http.values { connections.abortAll(reason) }
+        super.closeAll(reason)
+    }
+
+    override var openConnections: Int { connections.count + http.values.reduce(0) { $0 + $1.count } }
 }

@@ -1,7 +1,8 @@
 import ArgumentParser
 import Foundation
-import MeshModel
+import MeshAdmin
 import MeshNode
+import MeshTelemetry
 
 /// The node proxy: mutual TLS and policy for every workload of this machine.
 @main
@@ -34,7 +35,9 @@ struct CulvertNode: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Lock and identity socket. Default: /run/culvert.", valueName: "path"))
     var runDir: String?
 
-    @Option(help: ArgumentHelp("The embedded CA, when the Mesh object names no files. Default: /var/lib/culvert.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp(
+            "The embedded CA, when the Mesh object names no files. Default: /var/lib/culvert.", valueName: "path"))
     var stateDir: String?
 
     @Option(help: "Port of the admin endpoints, on localhost. Default: 15000.")
@@ -50,7 +53,22 @@ struct CulvertNode: AsyncParsableCommand {
     var logFormat: String?
 
     mutating func run() async throws {
-        let settings = Settings()
+        let options: NodeOptions
+        do {
+            options = try resolvedOptions()
+        } catch let refusal as DaemonSettings.Refusal {
+            throw ValidationError(refusal.description)
+        }
+        do {
+            try await NodeDaemon(options).run()
+        } catch let error as NodeError {
+            FileHandle.standardError.write(Data("culvert-node: \(error)\n".utf8))
+            throw ExitCode(1)
+        }
+    }
+
+    private func resolvedOptions() throws -> NodeOptions {
+        let settings = DaemonSettings(environment: ProcessInfo.processInfo.environment)
         var options = NodeOptions(
             nodeName: try settings.required(nodeName, "node-name"),
             configuration: try settings.required(config, "config"),
@@ -60,44 +78,11 @@ struct CulvertNode: AsyncParsableCommand {
         options.bpffs = settings.text(bpffs, "bpffs") ?? options.bpffs
         options.runDirectory = settings.text(runDir, "run-dir") ?? options.runDirectory
         options.stateDirectory = settings.text(stateDir, "state-dir") ?? options.stateDirectory
-        options.adminPort = try settings.number(adminPort, "admin-port", in: 0...65535) ?? options.adminPort
-        options.metricsPort = try settings.number(metricsPort, "metrics-port", in: 0...65535) ?? options.metricsPort
-        options.readinessPort = try settings.number(readinessPort, "readiness-port", in: 0...65535) ?? options.readinessPort
-        if let text = settings.text(logFormat, "log-format") {
-            guard let format = NodeOptions.LogFormat(rawValue: text) else {
-                throw ValidationError("--log-format is '\(text)'; it must be text or json")
-            }
-            options.logFormat = format
-        }
-        do {
-            try await NodeDaemon(options).run()
-        } catch let error as NodeError {
-            FileHandle.standardError.write(Data("culvert-node: \(error)\n".utf8))
-            throw ExitCode(1)
-        }
-    }
-}
-
-/// A flag, else its environment twin.
-private struct Settings {
-    let environment = ProcessInfo.processInfo.environment
-
-    func text(_ flag: String?, _ name: String) -> String? {
-        flag ?? environment["CULVERT_" + name.uppercased().replacingOccurrences(of: "-", with: "_")]
-    }
-
-    func required(_ flag: String?, _ name: String) throws -> String {
-        guard let value = text(flag, name), !value.isEmpty else {
-            throw ValidationError("--\(name) is missing: give the flag or set CULVERT_\(name.uppercased().replacingOccurrences(of: "-", with: "_"))")
-        }
-        return value
-    }
-
-    func number(_ flag: Int?, _ name: String, in range: ClosedRange<Int>) throws -> Int? {
-        guard let value = text(flag.map(String.init), name) else { return nil }
-        guard let number = Int(value), range.contains(number) else {
-            throw ValidationError("--\(name) is '\(value)'; it must be a number from \(range.lowerBound) to \(range.upperBound)")
-        }
-        return number
+        let ports = 0...65535
+        options.adminPort = try settings.number(adminPort, "admin-port", in: ports) ?? options.adminPort
+        options.metricsPort = try settings.number(metricsPort, "metrics-port", in: ports) ?? options.metricsPort
+        options.readinessPort = try settings.number(readinessPort, "readiness-port", in: ports) ?? options.readinessPort
+        options.logFormat = try settings.choice(logFormat, "log-format", LogFormat.self) ?? options.logFormat
+        return options
     }
 }

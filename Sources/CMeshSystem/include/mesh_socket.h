@@ -37,6 +37,8 @@ enum mesh_option {
 /// A TCP socket, nonblocking and close-on-exec.
 int mesh_socket_create(bool ipv4);
 int mesh_socket_set(int socket, enum mesh_option option, int value);
+/// Ties the socket to the device of this name, `length` bytes long.
+int mesh_socket_bind_device(int socket, const unsigned char *name, unsigned length);
 int mesh_socket_get(int socket, enum mesh_option option, int *value);
 /// `family_ipv4` is the family of the socket: an IPv4 address on an IPv6 socket is given in mapped form.
 int mesh_socket_bind(int socket, const struct mesh_address *address, bool family_ipv4);
@@ -53,6 +55,8 @@ int mesh_socket_take_error(int socket);
 /// One system call each; never SIGPIPE.
 ssize_t mesh_socket_receive(int socket, void *into, size_t count);
 ssize_t mesh_socket_receive_two(int socket, void *first, size_t first_count, void *second, size_t second_count);
+/// Throws away at most `count` bytes that have arrived.
+ssize_t mesh_socket_discard(int socket, size_t count);
 ssize_t mesh_socket_send(int socket, const void *bytes, size_t count);
 ssize_t mesh_socket_send_two(
     int socket, const void *first, size_t first_count, const void *second, size_t second_count);

@@ -68,7 +68,7 @@ public final class UpstreamDial: StreamOwner {
     }
 
     /// A dial that cannot even start.
-    public static func failed(
+    static func failed(
         on core: Core, _ failure: Failure, completion: @escaping (Result<Connected, Failure>) -> Void
     ) -> UpstreamDial {
         let dial = UpstreamDial(core: core, completion: completion)

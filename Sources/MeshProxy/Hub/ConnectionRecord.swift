@@ -34,6 +34,22 @@ public struct ConnectionRecord: Sendable {
         self.startedAt = startedAt
     }
 
+    /// Takes over what `resolve` found out about the destination.
+    public mutating func note(_ resolution: Resolution) {
+        switch resolution {
+        case .passthrough: break
+        case .plain(_, let found), .local(_, _, let found), .refuse(_, let found): note(found)
+        case .tunnel(let tunnel, let found):
+            note(found)
+            tunnelAuthority = tunnel.authority
+        }
+    }
+
+    private mutating func note(_ found: Destination) {
+        destinationService = found.service ?? destinationService
+        destinationWorkload = found.workload ?? destinationWorkload
+    }
+
     /// Whether a workload of this proxy named `name` is an end of the connection.
     func belongs(to name: ObjectName) -> Bool {
         sourceWorkload?.name == name || destinationWorkload?.name == name

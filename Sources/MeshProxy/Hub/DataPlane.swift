@@ -15,7 +15,7 @@ public final class DataPlane: Sendable {
         for index in 0..<count {
             let core = try Core(index: index)
             members.append(Member(handle: core.handle, hub: CoreBound(makeHub(core))))
-            core.start()
+            _ = try core.start()
         }
         self.members = members
     }
@@ -57,4 +57,27 @@ private final class CoreBound: @unchecked Sendable {
     let hub: ProxyCore
 
     init(_ hub: ProxyCore) { self.hub = hub }
+}
+
+extension DataPlane {
+    /// Takes nothing new, waits for what is open, closes the rest. Returns how many had to be closed.
+    public func drain(atMost limit: Duration) async -> Int {
+        post { $0.drain() }
+        let clock = ContinuousClock()
+        let deadline = clock.now.advanced(by: limit)
+        while clock.now < deadline {
+            if await openConnections() == 0 { return 0 }
+            try? await clock.sleep(for: .milliseconds(50))
+        }
+        let left = await openConnections()
+        post { $0.closeAll(.drain) }
+        // Once every core has answered, it has closed what it had.
+        _ = await openConnections()
+        return left
+    }
+
+    /// Connections open now, over all cores.
+    public func openConnections() async -> Int {
+        await collect { $0.openConnections }.reduce(0, +)
+    }
 }

@@ -22,18 +22,19 @@ public final class LocalWorkload {
 
     /// Starts a TCP connection from the workload's own namespace, so the kernel chooses the workload's address.
     func connect(to address: SocketAddress) throws(SystemError) -> SocketStream {
-        try dial(address, options: ConnectOptions(keepAlive: true))
+        try dial(address, options: ConnectOptions())
     }
 
     /// Starts a connection to the workload's own application from `client`'s address (transparent, DATAPATH.md §1).
     func connectApplication(_ address: SocketAddress, as client: SocketAddress) throws(SystemError) -> SocketStream {
-        var options = ConnectOptions(keepAlive: true)
-        if let mark = hub.applicationMark, !client.ip.isUnspecified, client.ip.isIPv4 == address.ip.isIPv4,
+        var options = ConnectOptions()
+        if let leg = hub.applicationLeg, !client.ip.isUnspecified, client.ip.isIPv4 == address.ip.isIPv4,
             !client.ip.isLoopback, !workload.addresses.contains(client.ip)
         {
             options.source = RawSocketAddress(SocketAddress(ip: client.ip, port: 0))
             options.transparent = true
-            options.mark = mark
+            options.mark = leg.mark
+            options.device = ApplicationLeg.device
         }
         return try dial(address, options: options)
     }
@@ -46,7 +47,7 @@ public final class LocalWorkload {
         } else {
             descriptor = try Socket.connect(to: target, options: options)
         }
-        return SocketStream(adopting: descriptor, on: hub.core)
+        return SocketStream(adopting: descriptor, on: hub.core, connecting: true)
     }
 
     /// New connections use `context`; existing sessions finish what they carry on the old one.

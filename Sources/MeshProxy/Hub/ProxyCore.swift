@@ -1,6 +1,7 @@
 public import MeshModel
 public import MeshRuntime
 public import MeshTLS
+internal import MeshWire
 
 /// Everything one core of the data plane owns: the current snapshot, the local workloads with their listeners and
 /// pools, and every open connection. Lives on its core and is reached from elsewhere only by `CoreHandle.post`.
@@ -12,28 +13,28 @@ open class ProxyCore {
     public private(set) var snapshot: MeshSnapshot
     public private(set) var workloads: [ObjectName: LocalWorkload] = [:]
     public let connections = ConnectionList()
-    let telemetry: CoreTelemetry
-    /// The mark of sockets that connect to an application from the client's address; nil where nothing captures.
-    let applicationMark: UInt32?
+    public let telemetry: CoreTelemetry
+    /// nil where nothing captures: applications are then reached as anybody reaches them.
+    let applicationLeg: ApplicationLeg?
     public private(set) var isDraining = false
     private var handshakes = 0
 
     public init(
         core: Core, nodeName: String, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry,
-        applicationMark: UInt32?
+        applicationLeg: ApplicationLeg?
     ) {
         self.core = core
         self.nodeName = nodeName
         self.limits = limits
         self.snapshot = snapshot
         self.telemetry = telemetry
-        self.applicationMark = applicationMark
+        self.applicationLeg = applicationLeg
     }
 
     // MARK: Changes from the control thread
 
     /// New decisions are made on `snapshot`; live connections are decided again and closed when no longer allowed.
-    public func install(_ snapshot: MeshSnapshot) {
+    open func install(_ snapshot: MeshSnapshot) {
         self.snapshot = snapshot
         for local in workloads.values {
             if let current = snapshot.workload(named: local.workload.name) { local.workload = current }
@@ -50,29 +51,29 @@ open class ProxyCore {
     public func add(
         _ workload: Workload, namespace: NetworkNamespace?, tls: TLSContext?,
         outbound: Int32?, inbound: Int32?, tunnel: Int32?
-    ) -> LocalWorkload {
+    ) throws(SystemError) -> LocalWorkload {
         let local = LocalWorkload(workload, namespace: namespace, hub: self)
         local.tls = tls
         workloads[workload.name] = local
         if let outbound {
-            local.acceptors.append(
-                Acceptor(listener: outbound, on: core) { [unowned self, unowned local] stream in
-                    OutboundConnection(hub: self, source: local, downstream: stream).start()
-                })
+            try accept(outbound, local) { hub, stream in
+                OutboundConnection(hub: hub, source: local, downstream: stream).start()
+            }
         }
         if let inbound {
-            local.acceptors.append(
-                Acceptor(listener: inbound, on: core) { [unowned self, unowned local] stream in
-                    PlaintextConnection(hub: self, target: local, downstream: stream).start()
-                })
+            try accept(inbound, local) { hub, stream in
+                PlaintextConnection(hub: hub, target: local, downstream: stream).start()
+            }
         }
-        if let tunnel {
-            local.acceptors.append(
-                Acceptor(listener: tunnel, on: core) { [unowned self, unowned local] stream in
-                    acceptTunnel(stream, local)
-                })
-        }
+        if let tunnel { try accept(tunnel, local) { hub, stream in hub.acceptTunnel(stream, local) } }
         return local
+    }
+
+    private func accept(
+        _ listener: Int32, _ local: LocalWorkload, body: @escaping (ProxyCore, SocketStream) -> Void
+    ) throws(SystemError) {
+        local.acceptors.append(
+            try Acceptor(listener: listener, on: core) { [unowned self] stream in body(self, stream) })
     }
 
     /// The workload is gone: its connections and sessions end now.
@@ -89,16 +90,19 @@ open class ProxyCore {
     }
 
     /// Takes nothing new and lets what is open finish; `drained` tells when.
-    public func drain() {
+    open func drain() {
         isDraining = true
         for local in workloads.values { local.drain() }
     }
 
     /// Ends everything that is left.
-    public func closeAll(_ reason: Reason) {
+    open func closeAll(_ reason: Reason) {
         connections.forEach { $0.terminate(reason) }
         for local in workloads.values { local.close(reason) }
     }
+
+    /// Connections open now, of every kind.
+    open var openConnections: Int { connections.count }
 
     // MARK: Tunnels
 
@@ -149,17 +153,23 @@ open class ProxyCore {
     open func handle(_ request: TunnelRequest, for local: LocalWorkload) {
         let ours = SocketAddress(request.session.socket.localAddress)
         guard case .address(let authority) = request.connect.authority, authority.ip == ours.ip else {
-            return refuse(request, for: local, status: 400, .badAuthority, "authority \(request.connect.authority) is not \(ours.ip)")
+            return refuse(
+                request, for: local, status: 400, .badAuthority,
+                "ip mismatch: \(request.connect.authority) != \(ours.ip)")
         }
         TunnelConnection(hub: self, target: local, request: request, address: authority).start()
     }
 
     /// Answers with `status` and records why.
-    public func refuse(_ request: TunnelRequest, for local: LocalWorkload, status: Int, _ reason: Reason, _ detail: String) {
+    public func refuse(
+        _ request: TunnelRequest, for local: LocalWorkload, status: Int, _ reason: Reason, _ detail: String?,
+        policy: ObjectName? = nil
+    ) {
         request.refuse(status: status)
         var record = request.record(for: local, on: self)
         record.reason = reason
         record.error = detail
+        record.policy = policy
         closed(record, wasOpen: false)
     }
 

@@ -19,28 +19,11 @@ final class OutboundConnection: ProxiedConnection {
 
     func start() {
         let target = record.destination
-        switch hub.snapshot.resolve(from: source.workload, to: target, node: hub.nodeName, using: &hub.core.random) {
-        case .passthrough(let address):
-            dial = source.dial(address, completion: dialled)
-        case .plain(let address, let destination):
-            note(destination)
-            dial = source.dial(address, completion: dialled)
-        case .local(let address, let workload, let destination):
-            note(destination)
-            dialLocally(address, workload)
-        case .tunnel(let tunnel, let destination):
-            note(destination)
-            record.tunnelAuthority = tunnel.authority
-            dial = source.dial(tunnel, client: record.source, service: destination.service, completion: dialled)
-        case .refuse(let reason, let destination):
-            note(destination)
-            terminate(reason)
-        }
-    }
-
-    private func note(_ destination: Destination) {
-        record.destinationService = destination.service
-        record.destinationWorkload = destination.workload
+        let resolution = hub.snapshot.resolve(
+            from: source.workload, to: target, node: hub.nodeName, using: &hub.core.random)
+        record.note(resolution)
+        if case .local(let address, let workload, _) = resolution { return dialLocally(address, workload) }
+        dial = source.dial(resolution, client: record.source, completion: dialled)
     }
 
     private func dialLocally(_ address: SocketAddress, _ workload: Workload) {

@@ -3,7 +3,7 @@ internal import MeshTLS
 
 extension TLSFailure {
     /// The one word for the log and the metric; the description says more.
-    var proxyReason: Reason {
+    var proxyReason: MeshModel.Reason {
         switch reason {
         case .peerIdentity, .trustDomain, .notAnSVID: .peerIdentity
         default: .tlsFailure

@@ -1,5 +1,5 @@
 public import MeshModel
-public import MeshRuntime
+internal import MeshRuntime
 internal import MeshTLS
 internal import MeshWire
 

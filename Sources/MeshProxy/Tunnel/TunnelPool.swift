@@ -1,6 +1,7 @@
 internal import MeshModel
 internal import MeshRuntime
 internal import MeshTLS
+internal import MeshTelemetry
 internal import MeshWire
 
 /// The HBONE sessions that one workload opened, per destination: never shared with another identity.
@@ -22,12 +23,12 @@ final class TunnelPool {
 
     /// Opens a CONNECT to `tunnel.authority` through a pooled session. The completion comes later, never at once.
     func connect(
-        _ tunnel: Tunnel, client: SocketAddress, service: Service?,
+        _ tunnel: Tunnel, client: SocketAddress?, service: Service?,
         completion: @escaping (Result<TunnelStream, TunnelDial.Failure>) -> Void
     ) -> TunnelDial {
         let request = ConnectRequest(
             authority: .address(tunnel.authority), baggage: Baggage(workload.workload),
-            forwarded: Forwarded(client: client, host: service.map { "\($0.name.name).\($0.name.namespace)" }))
+            forwarded: client.map { Forwarded(client: $0, host: service?.name.serviceHost) })
         let dial = TunnelDial(request: request, completion: completion)
         open(dial, key: Key(peer: tunnel.peer, identity: tunnel.identity))
         return dial

@@ -1,6 +1,6 @@
 public import MeshModel
-public import MeshRuntime
-public import MeshTLS
+internal import MeshRuntime
+internal import MeshTLS
 public import MeshWire
 
 /// A CONNECT that arrived on a verified session and waits for an answer: exactly one of `accept` and `refuse`.

@@ -1,6 +1,6 @@
 public import MeshModel
 public import MeshRuntime
-public import MeshTLS
+internal import MeshTLS
 public import MeshWire
 
 /// One HBONE session: HTTP/2 over TLS over a socket (ztunnel-facts §4), either side of it.

@@ -1,0 +1,133 @@
+internal import Foundation
+internal import Logging
+internal import MeshAdmin
+internal import MeshDiscovery
+internal import MeshIdentity
+internal import MeshKernel
+internal import MeshModel
+internal import MeshProxy
+internal import MeshRuntime
+internal import MeshTLS
+internal import MeshTelemetry
+internal import ServiceLifecycle
+
+/// The node proxy, put together: configuration, certificates, capture, data plane, admin.
+public struct NodeDaemon: Sendable {
+    private let options: NodeOptions
+
+    public init(_ options: NodeOptions) {
+        self.options = options
+    }
+
+    /// Runs until SIGTERM or SIGINT, then drains. Capture stays in place afterwards (decision 2).
+    public func run() async throws {
+        let levels = LogLevels(.info)
+        let format = options.logFormat
+        LoggingSystem.bootstrap { MeshLogHandler(scope: $0, levels: levels, format: format) }
+        let logger = Logger(label: "node")
+        _ = try? OpenFiles.raiseLimit()
+
+        let source = try attempt { try FileSource(path: options.configuration) }
+        let state = source.state
+        for warning in state.warnings { logger.warning("\(warning.description)") }
+        let authority = try attempt { try loadAuthority(state) }
+        let kernel = try attempt {
+            try KernelCapture(
+                CaptureOptions(
+                    nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,
+                    runtimeDirectory: options.runDirectory))
+        }
+
+        let log = AccessLogWriter(format: format, cores: options.cores)
+        log.start()
+        defer { log.stop() }
+        let nodeName = options.nodeName
+        let plane = try attempt {
+            try DataPlane(cores: options.cores) { core in
+                ProxyCore(
+                    core: core, nodeName: nodeName, limits: state.snapshot.settings.limits, snapshot: state.snapshot,
+                    telemetry: CoreTelemetry(
+                        metrics: CoreMetrics(core: core.index), log: log.queues[core.index], isWaypoint: false),
+                    applicationLeg: ApplicationLeg(mark: CaptureConstants.upstreamMark))
+            }
+        }
+        defer { plane.stop() }
+        let signer = EmbeddedSigner(authority)
+        let svids = SVIDStore(signer: signer) { svid in plane.install(svid, logger: logger) }
+        let workloads = WorkloadManager(
+            nodeName: nodeName, plane: plane, kernel: kernel, svids: svids, logger: Logger(label: "workloads"))
+        let identity = IdentityServer(path: options.identitySocket, signer: signer) { inode in
+            source.state.snapshot.identityOfWaypoint(inNamespace: inode, node: nodeName)
+        }
+        let registry = MetricsRegistry()
+        let admin = AdminServer(
+            ports: .init(admin: options.adminPort, metrics: options.metricsPort, readiness: options.readinessPort),
+            sources: adminSources(source, plane, workloads, svids, kernel, registry, log, levels), logger: Logger(label: "admin"))
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [
+                    .init(service: Running(admin.run)),
+                    .init(service: Running(svids.run)),
+                    .init(service: Running(identity.run)),
+                    .init(service: Running { await workloads.follow(source) }),
+                    .init(service: Draining(plane: plane, limits: state.snapshot.settings.limits, logger: logger)),
+                ],
+                gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        do {
+            try await group.run()
+        } catch let error as AdminError {
+            throw NodeError(error.description)
+        } catch let error as IdentityError {
+            throw NodeError(error.description)
+        }
+        logger.info("stopped; capture stays in place: workloads get refusals until a node proxy runs again")
+    }
+
+    private func loadAuthority(_ state: ConfigurationState) throws -> EmbeddedAuthority {
+        let settings = state.snapshot.settings
+        let files = settings.authority.map { files in
+            AuthorityFiles(
+                certificate: absolute(files.certificate, in: state.folder), key: absolute(files.key, in: state.folder))
+        }
+        if files == nil {
+            try FileManager.default.createDirectory(
+                atPath: options.stateDirectory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        }
+        let fallback = AuthorityFiles(
+            certificate: "\(options.stateDirectory)/ca.pem", key: "\(options.stateDirectory)/ca.key")
+        return try (files ?? fallback).loadOrCreate(
+            trustDomain: settings.trustDomain, now: Int64(Date().timeIntervalSince1970))
+    }
+
+    private func absolute(_ path: String, in folder: String) -> String {
+        path.hasPrefix("/") ? path : "\(folder)/\(path)"
+    }
+
+    /// Failures before the daemon runs become one kind, for the one line that the main prints.
+    private func attempt<Value>(_ body: () throws -> Value) throws -> Value {
+        do { return try body() } catch { throw NodeError("\(error)") }
+    }
+}
+
+extension DataPlane {
+    /// Gives every core the TLS settings of a new SVID.
+    func install(_ svid: SVID, logger: Logger) {
+        do {
+            let context = try TLSContext(svid: svid)
+            post { $0.install(context, for: svid.identity) }
+        } catch {
+            logger.error("certificate of \(svid.identity) is not usable: \(error)")
+        }
+    }
+}
+
+extension MeshSnapshot {
+    /// Who a process in this network namespace is, if it is a waypoint of `node`: others have the node proxy speak
+    /// for them and need no certificate.
+    func identityOfWaypoint(inNamespace inode: UInt64, node: String) -> SPIFFEID? {
+        workloads.first { workload in
+            guard workload.node == node, workload.waypointOf != nil, let path = workload.netns else { return false }
+            return (try? NetworkNamespace(path: path).inode) == inode
+        }?.identity
+    }
+}

@@ -1,0 +1,24 @@
+import CMeshSystem
+
+/// A core's chance: balancing, jitter, identifiers. Repeatable from its seed; not for secrets.
+/// SplitMix64: a counter through a mixing function (Steele, Lea, Flood, OOPSLA 2014).
+public struct CoreRandom: RandomNumberGenerator, Sendable {
+    private var state: UInt64
+
+    public init(seed: UInt64) { state = seed }
+
+    public mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var mixed = state
+        mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
+        mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
+        return mixed ^ mixed >> 31
+    }
+
+    /// A seed from the kernel.
+    static func seed() throws(SystemError) -> UInt64 {
+        var seed: UInt64 = 0
+        try SystemError.check(mesh_random(&seed, MemoryLayout<UInt64>.size), "getrandom")
+        return seed
+    }
+}
