@@ -42,7 +42,7 @@ extension KernelCapture {
                     remedy: "give every workload its own network namespace")
             }
             let existing = objects.pods.value(for: cookie)
-            let slot = try existing?.slot ?? freeSlot(in: state)
+            let slot = if let existing { existing.slot } else { try freeSlot(in: state) }
             do throws(KernelError) {
                 try capture(
                     cookie, existing, slot: slot, namespace: descriptor, addresses: addresses, listeners: listeners,
