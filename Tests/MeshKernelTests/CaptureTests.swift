@@ -6,7 +6,7 @@ import Testing
 
 /// The capture programs on this machine's kernel: see `Lab` for the topology. The names P1…P27 are those of the
 /// design's test list.
-@Suite(.serialized)
+@Suite(.serialized, .timeLimit(.minutes(2)))
 final class CaptureTests {
     let lab: Lab
     let capture: KernelCapture
@@ -169,7 +169,7 @@ final class CaptureTests {
 
     @Test func acceptedSocketsBehaveAsIfNeverSteered_P3() throws {
         try lab.attach(capture, proxy)
-        _ = try lab.connect(in: lab.out, "10.77.0.2", 8080, "text=12345")
+        _ = try lab.connect(in: lab.out, "10.77.0.2", 8080, "send=12345")
         let accepted = try #require(proxy.accept(proxy.inbound))
         var waiting: Int32 = 0
         var ready = pollfd(fd: accepted.socket, events: Int16(POLLIN), revents: 0)

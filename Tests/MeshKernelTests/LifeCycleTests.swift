@@ -6,7 +6,7 @@ import Testing
 @testable import MeshKernel
 
 /// What stays, what is taken over and what is put back.
-@Suite(.serialized)
+@Suite(.serialized, .timeLimit(.minutes(2)))
 final class LifeCycleTests {
     let lab: Lab
 
@@ -147,7 +147,6 @@ final class LifeCycleTests {
         } throws: { ($0 as? KernelError)?.kind == .addressMissing(foreign) }
         #expect(throws: KernelError.self) { try lab.attach(capture, proxy, addresses: []) }
         #expect {
-            try lab.withDescriptor("../null") { _ in }
             try capture.attach(
                 lab.name, namespace: 0, cookie: 1, addresses: lab.addresses, listeners: proxy.listeners)
         } throws: { ($0 as? KernelError)?.kind == .namespaceMissing }

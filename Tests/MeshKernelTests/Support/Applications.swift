@@ -2,8 +2,8 @@ import Foundation
 
 /// Unmodified programs: what they see of a connection, as JSON.
 enum Applications {
-    /// Arguments: host port [bind=ADDRESS] [device=NAME] [mark=NUMBER] [protocol=NUMBER] [text=WORDS].
-    /// With `text` it sends the words, half-closes, and reads the answer to its end.
+    /// Arguments: host port [bind=ADDRESS] [device=NAME] [mark=NUMBER] [protocol=NUMBER] [send=WORDS] [text=WORDS].
+    /// With `send` it sends the words and goes; with `text` it sends, half-closes, and reads the answer to its end.
     static let client = #"""
         import json, socket, sys, time
         host, port = sys.argv[1], int(sys.argv[2])
@@ -19,6 +19,7 @@ enum Applications {
         try:
             s.connect((host, port))
             result['peer'], result['local'] = s.getpeername()[0], s.getsockname()[0]
+            if 'send' in options: s.sendall(options['send'].encode())
             if 'text' in options:
                 s.sendall(options['text'].encode())
                 s.shutdown(socket.SHUT_WR)
@@ -65,30 +66,4 @@ struct Connection: Decodable {
     let local: String
     let answer: String
     let seconds: Double
-}
-
-/// A program that runs until it goes out of scope.
-final class Background {
-    private let process = Process()
-
-    init(_ arguments: [String]) throws {
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = arguments
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = FileHandle.nullDevice
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
-        // The program says when it is ready: nothing here waits for time to pass.
-        guard output.fileHandleForReading.availableData.starts(with: Data("ready".utf8)) else {
-            throw ShellFailure(description: "\(arguments.joined(separator: " ").prefix(80)) did not start")
-        }
-    }
-
-    var identifier: Int32 { process.processIdentifier }
-
-    func stop() {
-        process.terminate()
-        process.waitUntilExit()
-    }
 }
