@@ -123,8 +123,8 @@ open class ProxyCore {
                 guard let local else { return request.refuse(status: 503) }
                 handle(request, for: local)
             },
-            malformed: { [unowned self, weak local] server, error in
-                if let local { tunnelFailed(server.socket, local, error.reason, error.description) }
+            malformed: { [unowned self, weak local] server, reason, detail in
+                if let local { tunnelFailed(server.socket, local, reason, detail) }
             },
             ended: { [unowned self, weak local] server, reason, detail in
                 if server.peer == nil {

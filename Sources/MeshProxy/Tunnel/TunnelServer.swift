@@ -52,7 +52,7 @@ public final class TunnelServer: TunnelSession {
     init(
         core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
         opened: @escaping (TunnelServer) -> Void, handler: @escaping (TunnelRequest) -> Void,
-        malformed: @escaping (TunnelServer, ConnectRequestError) -> Void,
+        malformed: @escaping (TunnelServer, Reason, String) -> Void,
         ended: @escaping (TunnelServer, Reason, String) -> Void
     ) {
         self.handler = handler
@@ -89,9 +89,19 @@ public final class TunnelServer: TunnelSession {
         }
     }
 
+    public override func receivedMalformed() {
+        sawRequest = true
+        rejected += 1
+        requestWork.session = self
+        core.atEndOfTurn(requestWork)
+    }
+
+    /// Requests that the codec has answered already.
+    private var rejected = 0
+
     /// Requests that never became one, with what was wrong.
     private var malformed: [(TunnelStream, ConnectRequestError)] = []
-    private let whenMalformed: (TunnelServer, ConnectRequestError) -> Void
+    private let whenMalformed: (TunnelServer, Reason, String) -> Void
 
     fileprivate func deliverRequests() {
         let batch = requests
@@ -102,8 +112,12 @@ public final class TunnelServer: TunnelSession {
         for (stream, error) in bad {
             respond(ConnectResponse(status: error.status, baggage: nil), on: stream, endStream: true)
             stream.refused()
-            whenMalformed(self, error)
+            whenMalformed(self, error == .headersTooLarge ? .headersTooLarge : .badAuthority, error.description)
         }
+        for _ in 0..<rejected {
+            whenMalformed(self, .badAuthority, "a CONNECT without :authority, or with :scheme or :path")
+        }
+        rejected = 0
     }
 
     func respond(_ response: ConnectResponse, on stream: TunnelStream, endStream: Bool) {
