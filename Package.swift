@@ -36,11 +36,10 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
-        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
@@ -54,7 +53,7 @@ let package = Package(
             name: "CNgHTTP2", path: "Sources/CNgHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .plugin(name: "CompileBPF", capability: .buildTool(), path: "Sources/Plugins/CompileBPF"),
 
-        library("MeshModel", [.product(name: "DequeModule", package: "swift-collections")]),
+        library("MeshModel", []),
         library("MeshWire", ["MeshModel", "CNgHTTP2"]),
         library("MeshRuntime", ["CMeshSystem"]),
         library("MeshTLS", ["MeshModel", "COpenSSL"]),
