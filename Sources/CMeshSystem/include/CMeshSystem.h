@@ -3,6 +3,7 @@
 // `errno` itself. Calls interrupted by a signal are repeated here.
 #pragma once
 
+#include "culvert_kernel.h"
 #include "mesh_poll.h"
 #include "mesh_socket.h"
 #include "mesh_system.h"

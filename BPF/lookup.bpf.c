@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Steering of SYNs inside one workload's network namespace: one instance per workload, its addresses in .rodata, since
+ * the same pair of addresses means "outbound" in the client's namespace and "inbound" in the server's.
+ *
+ * Runs only for packets that match no established connection, so live flows are never touched. An empty slot drops the
+ * SYN: passing it could deliver the connection to an application that listens on the same port, around every policy. */
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "address.h"
+#include "culvert_abi.h"
+#include "maps.h"
+
+#define FAMILY_INET 2 /* <linux/socket.h> does not give AF_INET to BPF programs */
+
+const volatile struct culvert_lookup_config config = {};
+
+/* The verifier wants context fields read at constant offsets; the barrier keeps the compiler from merging the reads of
+ * the two families into one through a computed pointer. The fields of the other family read as zero. */
+static __always_inline struct culvert_address pick(__u32 family, __u32 ip4, __u32 a, __u32 b, __u32 c, __u32 d)
+{
+    struct culvert_address address = {{a, b, c, d}};
+
+    barrier_var(ip4);
+    barrier_var(address.word_be[0]);
+    barrier_var(address.word_be[1]);
+    barrier_var(address.word_be[2]);
+    barrier_var(address.word_be[3]);
+    return family == FAMILY_INET ? address_v4(ip4) : address;
+}
+
+static __always_inline int steer(struct bpf_sk_lookup *ctx, enum culvert_role role, __u32 event)
+{
+    __u32 key = listener_key(config.slot, role);
+    struct bpf_sock *listener = bpf_map_lookup_elem(&lst, &key);
+    long error;
+
+    if (!listener) {
+        count(CULVERT_EVENT_DROPPED_NO_LISTENER);
+        return SK_DROP;
+    }
+    /* No BPF_SK_LOOKUP_F_NO_REUSEPORT: the kernel spreads SYNs over the listeners of every core. */
+    error = bpf_sk_assign(ctx, listener, 0);
+    bpf_sk_release(listener);
+    if (error) {
+        count(CULVERT_EVENT_DROPPED_ASSIGN);
+        return SK_DROP;
+    }
+    count(event);
+    return SK_PASS;
+}
+
+static __always_inline int pass(void)
+{
+    count(CULVERT_EVENT_LOCAL_PASSED);
+    return SK_PASS;
+}
+
+SEC("sk_lookup")
+int culvert_lookup(struct bpf_sk_lookup *ctx)
+{
+    struct culvert_address local, remote;
+
+    if (ctx->protocol != IPPROTO_TCP)
+        return SK_PASS;
+    local = pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
+                 ctx->local_ip6[3]);
+    remote = pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2],
+                  ctx->remote_ip6[3]);
+
+    /* A self call. The kernel accounts it to the device that holds the address, not to lo. A packet that comes from
+     * outside with such a source cannot finish a handshake: the answer stays inside. */
+    if (address_in(&remote, config.own, config.own_count) ? address_in(&local, config.own, config.own_count)
+                                                          : address_equal(&local, &remote))
+        return pass();
+    if (ctx->ingress_ifindex == config.loopback_ifindex) {
+        /* The proxy's leg to the application: its socket is bound to lo and marked, so it takes the capture route. */
+        if (address_in(&local, config.own, config.own_count) || address_is_loopback(&local))
+            return pass();
+        /* On lo an address that is not ours can only have come by the capture route. */
+        return steer(ctx, CULVERT_ROLE_OUTBOUND, CULVERT_EVENT_OUTBOUND_STEERED);
+    }
+    /* Whatever arrives from outside is inbound, also for an address of the namespace that nobody declared. */
+    if (ctx->local_port == CULVERT_PORT_TUNNEL)
+        return steer(ctx, CULVERT_ROLE_TUNNEL, CULVERT_EVENT_TUNNEL_STEERED);
+    return steer(ctx, CULVERT_ROLE_INBOUND, CULVERT_EVENT_INBOUND_STEERED);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

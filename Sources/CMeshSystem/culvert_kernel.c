@@ -1,0 +1,120 @@
+#define _GNU_SOURCE
+#include "culvert_kernel.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/fib_rules.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int mesh_capabilities(uint64_t *effective) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
+
+    if (syscall(SYS_capget, &header, data) != 0) return -errno;
+    *effective = (uint64_t)data[1].effective << 32 | data[0].effective;
+    return 0;
+}
+
+int mesh_lock_exclusive(int descriptor) {
+    return flock(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno;
+}
+
+/// One rtnetlink request with room for the few attributes capture needs.
+struct request {
+    struct nlmsghdr header;
+    char body[256];
+};
+
+static void *request_start(struct request *request, uint16_t type, uint16_t flags, size_t fixed) {
+    memset(request, 0, sizeof(*request));
+    request->header.nlmsg_len = NLMSG_LENGTH(fixed);
+    request->header.nlmsg_type = type;
+    request->header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    request->header.nlmsg_seq = 1;
+    return NLMSG_DATA(&request->header);
+}
+
+static void request_add(struct request *request, uint16_t type, const void *value, size_t size) {
+    struct rtattr *attribute = (void *)((char *)&request->header + NLMSG_ALIGN(request->header.nlmsg_len));
+
+    attribute->rta_type = type;
+    attribute->rta_len = (uint16_t)RTA_LENGTH(size);
+    memcpy(RTA_DATA(attribute), value, size);
+    request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + RTA_ALIGN(RTA_LENGTH(size));
+}
+
+static int request_send(const struct request *request) {
+    char answer[4096];
+    const struct nlmsghdr *header = (const void *)answer;
+    const struct nlmsgerr *outcome;
+    ssize_t count;
+    int result = -EPROTO;
+    int descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+    if (descriptor < 0) return -errno;
+    do count = send(descriptor, request, request->header.nlmsg_len, 0);
+    while (count < 0 && errno == EINTR);
+    if (count >= 0) {
+        do count = recv(descriptor, answer, sizeof(answer), 0);
+        while (count < 0 && errno == EINTR);
+    }
+    if (count < 0) {
+        result = -errno;
+    } else if (NLMSG_OK(header, (size_t)count) && header->nlmsg_type == NLMSG_ERROR) {
+        outcome = NLMSG_DATA(header);
+        result = outcome->error;
+    }
+    close(descriptor);
+    return result;
+}
+
+static int rule_request(const struct mesh_rule *rule, uint16_t type, uint16_t flags) {
+    struct request request;
+    struct fib_rule_hdr *body = request_start(&request, type, flags, sizeof(*body));
+
+    body->family = rule->ipv4 ? AF_INET : AF_INET6;
+    body->action = FR_ACT_TO_TBL;
+    body->table = RT_TABLE_UNSPEC;
+    request_add(&request, FRA_PRIORITY, &rule->priority, sizeof(rule->priority));
+    request_add(&request, FRA_FWMARK, &rule->mark, sizeof(rule->mark));
+    request_add(&request, FRA_FWMASK, &rule->mask, sizeof(rule->mask));
+    request_add(&request, FRA_TABLE, &rule->table, sizeof(rule->table));
+    return request_send(&request);
+}
+
+int mesh_rule_add(const struct mesh_rule *rule) {
+    return rule_request(rule, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL);
+}
+
+int mesh_rule_remove(const struct mesh_rule *rule) {
+    return rule_request(rule, RTM_DELRULE, 0);
+}
+
+static int route_request(const struct mesh_local_route *route, uint16_t type, uint16_t flags, bool with_source) {
+    struct request request;
+    struct rtmsg *body = request_start(&request, type, flags, sizeof(*body));
+
+    body->rtm_family = route->ipv4 ? AF_INET : AF_INET6;
+    body->rtm_table = RT_TABLE_UNSPEC;
+    body->rtm_protocol = RTPROT_STATIC;
+    body->rtm_scope = route->ipv4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
+    body->rtm_type = RTN_LOCAL;
+    request_add(&request, RTA_TABLE, &route->table, sizeof(route->table));
+    request_add(&request, RTA_OIF, &route->interface, sizeof(route->interface));
+    if (with_source) request_add(&request, RTA_PREFSRC, route->source, route->ipv4 ? 4 : 16);
+    return request_send(&request);
+}
+
+int mesh_local_route_set(const struct mesh_local_route *route) {
+    return route_request(route, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, true);
+}
+
+int mesh_local_route_remove(const struct mesh_local_route *route) {
+    return route_request(route, RTM_DELROUTE, 0, false);
+}

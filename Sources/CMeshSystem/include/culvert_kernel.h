@@ -1,0 +1,38 @@
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// What capture needs from the kernel beside eBPF. As everywhere in this module, failure is a negated errno.
+
+/// The effective capabilities of the calling thread, one bit each (capabilities(7)).
+int mesh_capabilities(uint64_t *effective);
+/// Takes the exclusive lock of an open file without waiting: -EWOULDBLOCK when another open file holds it.
+int mesh_lock_exclusive(int descriptor);
+
+/// A policy rule `fwmark mark/mask lookup table` of one family in the calling thread's network namespace.
+struct mesh_rule {
+    uint32_t mark;
+    uint32_t mask;
+    uint32_t table;
+    uint32_t priority;
+    bool ipv4;
+};
+
+/// Adds the rule; -EEXIST when the same rule stands.
+int mesh_rule_add(const struct mesh_rule *rule);
+/// Removes the rule; -ENOENT when there is none.
+int mesh_rule_remove(const struct mesh_rule *rule);
+
+/// A route `local default dev INTERFACE src SOURCE table TABLE`; `source` is 4 or 16 bytes in network order.
+struct mesh_local_route {
+    uint8_t source[16];
+    uint32_t table;
+    uint32_t interface;
+    bool ipv4;
+};
+
+/// Adds or replaces the route. -EINVAL: the source is not an address of this namespace (or, IPv6, still tentative).
+int mesh_local_route_set(const struct mesh_local_route *route);
+/// Removes the route; -ESRCH when there is none. The source is not compared.
+int mesh_local_route_remove(const struct mesh_local_route *route);

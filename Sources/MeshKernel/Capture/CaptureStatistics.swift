@@ -1,0 +1,49 @@
+internal import CMeshABI
+public import MeshModel
+
+/// What the capture programs count, in the order of the ABI.
+public enum CaptureEvent: UInt32, CaseIterable, Sendable {
+    case outboundMarked, outboundSteered, inboundSteered, tunnelSteered, localPassed
+    case exemptProxy, exemptLocal, deviceCleared
+    case refusedNoListener, refusedNoAddress, refusedLinkLocal, refusedDevice, refusedMark
+    case droppedNoListener, droppedAssign
+
+    /// The word in metrics.
+    public var word: String {
+        switch self {
+        case .outboundMarked: "outbound_marked"
+        case .outboundSteered: "outbound_steered"
+        case .inboundSteered: "inbound_steered"
+        case .tunnelSteered: "tunnel_steered"
+        case .localPassed: "local_passed"
+        case .exemptProxy: "exempt_proxy"
+        case .exemptLocal: "exempt_local"
+        case .deviceCleared: "device_cleared"
+        case .refusedNoListener: "connect_refused_no_listener"
+        case .refusedNoAddress: "connect_refused_no_address"
+        case .refusedLinkLocal: "connect_refused_link_local"
+        case .refusedDevice: "connect_refused_device"
+        case .refusedMark: "connect_refused_mark"
+        case .droppedNoListener: "syn_dropped_no_listener"
+        case .droppedAssign: "syn_dropped_assign"
+        }
+    }
+
+    /// The mesh-wide reason of a refusal; nil for what is no refusal or concerns the socket alone.
+    public var reason: Reason? {
+        switch self {
+        case .refusedNoListener, .droppedNoListener, .droppedAssign: .proxyUnavailable
+        default: nil
+        }
+    }
+}
+
+/// Counters since the maps were made, summed over the CPUs.
+public struct CaptureStatistics: Hashable, Sendable {
+    private var counts = [UInt64](repeating: 0, count: CaptureEvent.allCases.count)
+
+    public internal(set) subscript(event: CaptureEvent) -> UInt64 {
+        get { counts[Int(event.rawValue)] }
+        set { counts[Int(event.rawValue)] = newValue }
+    }
+}

@@ -1,0 +1,200 @@
+internal import CBPF
+internal import CMeshABI
+internal import CMeshSystem
+internal import Glibc
+public import MeshModel
+internal import Synchronization
+
+extension KernelCapture {
+    /// Captures a workload, or brings its capture up to date (other addresses, new listeners): calling it twice is the
+    /// same as calling it once. A namespace that an earlier daemon captured is taken over without a gap. When it throws,
+    /// a workload that was not captured before is not captured now.
+    /// - Parameters:
+    ///   - namespace: its network namespace; the descriptor is duplicated.
+    ///   - cookie: the namespace's cookie (SO_NETNS_COOKIE of any socket made inside).
+    ///   - addresses: all of the workload's addresses, 1…8; the first of each family becomes the source of captured
+    ///     connections. Connections of a family without an address are refused (ENETUNREACH).
+    ///   - listeners: made inside the namespace, listening, `IP_TRANSPARENT` set.
+    @discardableResult
+    public func attach(
+        _ workload: ObjectName, namespace: Int32, cookie: UInt64, addresses: [IPAddress], listeners: CaptureListeners
+    ) throws(KernelError) -> CaptureHandle {
+        guard !addresses.isEmpty, addresses.count <= CaptureConstants.maximumAddresses, cookie != 0 else {
+            throw KernelError(
+                .badRequest, "capturing a workload", at: "\(workload)",
+                cause: addresses.isEmpty || addresses.count > CaptureConstants.maximumAddresses
+                    ? "it has \(addresses.count) addresses" : "its namespace has no cookie",
+                remedy: "give it 1 to \(CaptureConstants.maximumAddresses) addresses and a network namespace")
+        }
+        let descriptor = try Descriptor(duplicating: namespace, what: "keeping the namespace", at: "\(workload)")
+        return try state.withLock { state throws(KernelError) in
+            try requireOpen(state)
+            // Another name for the same namespace, or the same name in a new namespace: the old capture ends first.
+            if let old = state.workloads[workload], old.handle.cookie != cookie {
+                try detach(old, from: &state)
+            }
+            if let other = state.workloads.values.first(where: {
+                $0.handle.cookie == cookie && $0.handle.workload != workload
+            }) {
+                throw KernelError(
+                    .alreadyCaptured, "capturing a workload", at: "\(workload)",
+                    cause: "its network namespace is that of \(other.handle.workload)",
+                    remedy: "give every workload its own network namespace")
+            }
+            let existing = objects.pods.value(for: cookie)
+            let slot = if let existing { existing.slot } else { try freeSlot(in: state) }
+            do throws(KernelError) {
+                try capture(
+                    cookie, existing, slot: slot, namespace: descriptor, addresses: addresses, listeners: listeners,
+                    place: "\(workload)")
+            } catch {
+                if existing == nil { Self.release(cookie, in: objects.pods, pins: pins, namespace: descriptor) }
+                throw error
+            }
+            let adopted = state.workloads[workload]?.handle.adopted ?? (existing != nil)
+            let handle = CaptureHandle(workload: workload, cookie: cookie, slot: slot, adopted: adopted)
+            state.slots.insert(slot)
+            state.workloads[workload] = Record(handle: handle, namespace: descriptor)
+            return handle
+        }
+    }
+
+    /// Ends the capture of a workload and puts its namespace back as it was found. Unknown names are no error.
+    public func detach(_ workload: ObjectName) throws(KernelError) {
+        try state.withLock { state throws(KernelError) in
+            guard let record = state.workloads[workload] else { return }
+            try detach(record, from: &state)
+        }
+    }
+
+    /// Ends the capture of what an earlier daemon left and no `attach` has claimed: workloads that are gone or no longer
+    /// meshed, and pins of other versions. Call it once the first configuration has been applied.
+    /// - Returns: how many namespaces were let go.
+    @discardableResult
+    public func sweep() -> Int {
+        state.withLock { state in
+            let count = sweepUnclaimed(&state)
+            for directory in pins.otherVersions { Files.removeTree(directory) }
+            for pin in pins.staleLookupLinks(keeping: state.slots) { unlink(pin) }
+            return count
+        }
+    }
+
+    @discardableResult
+    func sweepUnclaimed(_ state: inout State) -> Int {
+        let claimed = Set(state.workloads.values.map(\.handle.cookie))
+        let stale = objects.pods.keys.filter { !claimed.contains($0) }
+        for cookie in stale {
+            if let pod = objects.pods.value(for: cookie) { state.slots.remove(pod.slot) }
+            Self.release(cookie, in: objects.pods, pins: pins)
+        }
+        return stale.count
+    }
+
+    private func requireOpen(_ state: State) throws(KernelError) {
+        if state.closed {
+            throw KernelError(
+                .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled", remedy: "make a new one")
+        }
+    }
+
+    private func freeSlot(in state: State) throws(KernelError) -> UInt32 {
+        if let slot = (0..<UInt32(CaptureConstants.maximumWorkloads)).first(where: { !state.slots.contains($0) }) {
+            return slot
+        }
+        throw KernelError(
+            .limitReached, "capturing a workload", at: options.nodeName,
+            cause: "\(state.slots.count) workloads are captured already", remedy: "spread the workloads over more nodes")
+    }
+}
+
+extension KernelCapture {
+    /// Order: remember the settings; routes and settings (harmless without marks); listeners; inbound; outbound last.
+    private func capture(
+        _ cookie: UInt64, _ existing: culvert_pod?, slot: UInt32, namespace: Descriptor, addresses: [IPAddress],
+        listeners: CaptureListeners, place: String
+    ) throws(KernelError) {
+        var inode: UInt64 = 0
+        guard mesh_inode(namespace.raw, &inode) == 0 else {
+            throw KernelError(
+                .namespaceMissing, "reading the namespace", at: place, code: EBADF, remedy: "open it again by its path")
+        }
+        try refuseForeignLookup(namespace, slot: slot, place: place)
+        var pod = existing ?? culvert_pod()
+        pod.slot = slot
+        pod.namespace_inode = UInt32(truncatingIfNeeded: inode)
+        let loopback = try inNamespace(namespace.raw, place: place) { () throws(KernelError) -> UInt32 in
+            let loopback = if_nametoindex("lo")
+            if existing == nil {
+                pod.settings = try NamespaceSettings.read()
+                try objects.pods.set(pod, for: cookie)
+            }
+            try NamespaceSettings.captured.apply()
+            try CaptureRoutes.install(addresses, loopback: loopback, place: place)
+            return loopback
+        }
+        for (role, socket) in [
+            (ListenerRole.outbound, listeners.outbound), (.inbound, listeners.inbound), (.tunnel, listeners.tunnel),
+        ] {
+            try objects.listeners.set(UInt64(UInt32(bitPattern: socket)), for: role.key(slot: slot))
+        }
+        let own = addresses.map(\.abi)
+        let program = try objects.loadLookup(culvert_lookup_config(slot: slot, loopback: loopback, own: own))
+        _ = try BPFLink.attach(
+            program, to: namespace.raw, target: inode, type: BPF_SK_LOOKUP, pin: pins.lookupLink(slot: slot),
+            what: "the lookup of \(place)")
+        pod.setOwn(own)
+        pod.flags = CULVERT_POD_ACTIVE.rawValue
+        if addresses.contains(where: \.isIPv4) { pod.flags |= CULVERT_POD_IPV4.rawValue }
+        if addresses.contains(where: { !$0.isIPv4 }) { pod.flags |= CULVERT_POD_IPV6.rawValue }
+        try objects.pods.set(pod, for: cookie)
+    }
+
+    /// Two daemons in one namespace would steer against each other.
+    private func refuseForeignLookup(_ namespace: Descriptor, slot: UInt32, place: String) throws(KernelError) {
+        let mine = BPFLink.open(pins.lookupLink(slot: slot)).flatMap { BPFLink.info($0, type: BPF_SK_LOOKUP)?.programID }
+        guard case .success(let ids) = BPFLink.programs(at: namespace.raw, type: BPF_SK_LOOKUP) else { return }
+        for id in ids where id != mine && BPFLink.programName(id) == CaptureObjects.lookupName {
+            throw KernelError(
+                .alreadyCaptured, "capturing a workload", at: place,
+                cause: "its namespace is captured by another node's daemon (program \(id))",
+                remedy: "list the workload on one node only")
+        }
+    }
+
+    private func detach(_ record: Record, from state: inout State) throws(KernelError) {
+        state.workloads[record.handle.workload] = nil
+        state.slots.remove(record.handle.slot)
+        for role in ListenerRole.allCases { objects.listeners.remove(role.key(slot: record.handle.slot)) }
+        if let error = Self.release(record.handle.cookie, in: objects.pods, pins: pins, namespace: record.namespace) {
+            throw error
+        }
+    }
+
+    /// The reverse of `capture`: outbound first, then inbound, then routes and settings. A namespace that nothing names
+    /// any more took its routes with it.
+    @discardableResult
+    static func release(
+        _ cookie: UInt64, in pods: BPFMap<UInt64, culvert_pod>, pins: Pins, namespace: Descriptor? = nil
+    ) -> KernelError? {
+        guard let pod = pods.value(for: cookie) else { return nil }
+        var quiet = pod
+        quiet.flags &= ~CULVERT_POD_ACTIVE.rawValue
+        try? pods.set(quiet, for: cookie)
+        unlink(pins.lookupLink(slot: pod.slot))
+        var failure: KernelError?
+        if let namespace = namespace ?? findNamespace(inode: pod.namespace_inode) {
+            let place = "net:[\(pod.namespace_inode)]"
+            do throws(KernelError) {
+                try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
+                    try CaptureRoutes.remove(loopback: if_nametoindex("lo"), place: place)
+                    try pod.settings.apply()
+                }
+            } catch {
+                failure = error
+            }
+        }
+        pods.remove(cookie)
+        return failure
+    }
+}

@@ -1,0 +1,163 @@
+internal import CBPF
+internal import CMeshABI
+internal import CMeshSystem
+internal import Glibc
+internal import MeshModel
+internal import Synchronization
+
+/// Capture of the local workloads' TCP connections by eBPF: design N of DATAPATH §1.
+///
+///     connect() ─▶ cgroup hook: marks or refuses ─▶ route by mark over lo ─▶ sk_lookup ─▶ outbound listener
+///     SYN from outside the namespace ───────────────────────────────────────▶ sk_lookup ─▶ inbound / tunnel listener
+///
+/// Invariants:
+/// - Every map and link is pinned under `<bpffs>/culvert/<node>/v<ABI>`: when the daemon dies, the hooks stay and find
+///   empty slots, so workloads are refused at once and nothing ever leaves in clear text.
+/// - The next daemon takes the pins over: maps as they are, programs replaced in place, slots filled again. No event
+///   passes unhooked in between.
+/// - A workload's entry in `pods`, which turns the connect hook on, is made active last and removed first.
+/// - Established connections are never touched.
+///
+/// All functions may be called from any thread and block for a few milliseconds at most (they enter the workload's
+/// namespace on the calling thread and come back, without suspending).
+public final class KernelCapture: Sendable {
+    public let options: CaptureOptions
+    /// The cgroup the hooks are attached to.
+    public let attachPoint: String
+
+    let pins: Pins
+    let objects: CaptureObjects
+    let proxyCgroup: ProxyCgroup
+    let lock: NodeLock
+    let state: Mutex<State>
+
+    struct State: Sendable {
+        /// What this daemon attached or took over by name.
+        var workloads: [ObjectName: Record] = [:]
+        /// All slots in use, also those of workloads an earlier daemon left that nobody has claimed yet.
+        var slots: Set<UInt32> = []
+        var closed = false
+    }
+
+    struct Record: Sendable {
+        let handle: CaptureHandle
+        let namespace: Descriptor
+    }
+
+    /// Takes the node's lock, loads the programs and attaches the connect hooks, or takes over what an earlier daemon of
+    /// the node left pinned. May move the whole process to the cgroup `culvert-node.<node>` below the attach point.
+    /// Call it before the first socket that connects out of a workload's namespace.
+    public init(options: CaptureOptions) throws(KernelError) {
+        try Self.requireCapabilities()
+        let pins = try Pins(options)
+        let lock = try NodeLock.take(options)
+        let attachPoint = try CgroupMount.attachPoint(options)
+        try Pins.requireBPFFS(at: options.bpffsPath)
+        try pins.make()
+        let objects = try CaptureObjects.load(pins: pins)
+        let proxy = try ProxyCgroup.settle(process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName)
+        try Self.exempt(proxy, in: objects.proxyCgroups)
+        try Self.attachHooks(objects, at: attachPoint, pins: pins)
+
+        self.options = options
+        self.attachPoint = attachPoint
+        self.pins = pins
+        self.lock = lock
+        self.objects = objects
+        proxyCgroup = proxy
+        var state = State()
+        for cookie in objects.pods.keys {
+            if let pod = objects.pods.value(for: cookie) { state.slots.insert(pod.slot) }
+        }
+        self.state = Mutex(state)
+    }
+
+    /// The counters of the capture programs.
+    public func statistics() -> CaptureStatistics {
+        var result = CaptureStatistics()
+        for event in CaptureEvent.allCases { result[event] = objects.statistics.sum(at: event.rawValue) }
+        return result
+    }
+
+    /// The workloads attached by this daemon, by name.
+    public var workloads: [CaptureHandle] {
+        state.withLock { state in state.workloads.values.map(\.handle).sorted { $0.workload < $1.workload } }
+    }
+
+    /// Namespaces whose capture an earlier daemon left and no `attach` of this one has claimed yet.
+    public var unclaimed: [UInt64] {
+        state.withLock { state in
+            let claimed = Set(state.workloads.values.map(\.handle.cookie))
+            return objects.pods.keys.filter { !claimed.contains($0) }.sorted()
+        }
+    }
+
+    /// Removes everything: workloads, hooks, maps, pins, the proxy's cgroup. Live connections through the proxy lose
+    /// their route; drain them first. Without this call, capture stays when the object goes or the process ends.
+    public func uninstall() throws(KernelError) {
+        var failure: KernelError?
+        for handle in workloads {
+            do throws(KernelError) { try detach(handle.workload) } catch { failure = failure ?? error }
+        }
+        state.withLock { state in
+            state.closed = true
+            sweepUnclaimed(&state)
+        }
+        Files.removeTree(pins.nodeDirectory)
+        proxyCgroup.leave(process: getpid())
+        if let failure { throw failure }
+    }
+
+    /// `uninstall()` for a node whose daemon is gone: frees its namespaces, hooks and pins. Fails while the daemon runs.
+    public static func uninstall(options: CaptureOptions) throws(KernelError) {
+        let pins = try Pins(options)
+        guard Files.inode(pins.nodeDirectory) != nil else { return }
+        let lock = try NodeLock.take(options)
+        defer { _ = lock }
+        if let descriptor = BPFLink.open(pins.path("pods")),
+            let shape = mapShape(descriptor), shape.valueSize == UInt32(MemoryLayout<culvert_pod>.size)
+        {
+            let pods = BPFMap<UInt64, culvert_pod>(descriptor: descriptor, name: "pods")
+            for cookie in pods.keys { release(cookie, in: pods, pins: pins) }
+        }
+        Files.removeTree(pins.nodeDirectory)
+        if let attachPoint = try? CgroupMount.attachPoint(options) {
+            rmdir(ProxyCgroup.childPath(attachPoint: attachPoint, nodeName: options.nodeName))
+        }
+    }
+}
+
+extension KernelCapture {
+    private static func requireCapabilities() throws(KernelError) {
+        let missing = Capability.needed.filter { !Capability.effective.contains($0) }.map(\.name)
+        guard missing.isEmpty else {
+            throw KernelError(
+                .missingCapabilities(missing), "starting capture", at: "the daemon's process",
+                cause: "it lacks \(missing.joined(separator: ", "))",
+                remedy: "run as root, or grant the capabilities (container: securityContext.capabilities.add)")
+        }
+    }
+
+    private static func exempt(
+        _ proxy: ProxyCgroup, in cgroups: BPFMap<UInt64, UInt32>
+    ) throws(KernelError) {
+        if let id = proxy.id { try cgroups.set(1, for: id) }
+        for old in cgroups.keys where old != proxy.id { cgroups.remove(old) }
+    }
+
+    private static func attachHooks(_ objects: CaptureObjects, at path: String, pins: Pins) throws(KernelError) {
+        let raw = mesh_open(path)
+        guard raw >= 0, let id = Files.inode(path) else {
+            throw KernelError(
+                .cgroupUnavailable, "opening the cgroup", at: path, code: raw, remedy: "check that it still exists")
+        }
+        let cgroup = Descriptor(adopting: raw)
+        for (program, type, name) in [
+            (objects.connect4, BPF_CGROUP_INET4_CONNECT, "connect4"),
+            (objects.connect6, BPF_CGROUP_INET6_CONNECT, "connect6"),
+        ] {
+            _ = try BPFLink.attach(
+                program, to: cgroup.raw, target: id, type: type, pin: pins.path(name), what: "the hook \(name)")
+        }
+    }
+}

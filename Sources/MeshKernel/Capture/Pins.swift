@@ -1,0 +1,65 @@
+internal import CBPF
+internal import CMeshABI
+internal import Glibc
+
+/// The directory `<bpffs>/culvert/<node>/v<ABI>` that keeps maps and links alive without the daemon.
+struct Pins: Sendable {
+    let nodeDirectory: String
+    let directory: String
+
+    private static let bpffsMagic: UInt64 = 0xcafe_4a11
+
+    init(_ options: CaptureOptions) throws(KernelError) {
+        let name = options.nodeName
+        let letters = name.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."):
+                true
+            default: false
+            }
+        }
+        guard !name.isEmpty, name.utf8.count <= 200, letters, !name.hasPrefix(".") else {
+            throw KernelError(
+                .badRequest, "naming the node", at: "\"\(name)\"", cause: "it is no host name",
+                remedy: "use letters, digits, - and . (at most 200)")
+        }
+        // bpffs refuses dots in names; host names have no underscores, so this stays one to one.
+        let safe = String(name.map { $0 == "." ? "_" : $0 })
+        nodeDirectory = "\(options.bpffsPath)/culvert/\(safe)"
+        directory = "\(nodeDirectory)/v\(CULVERT_ABI_VERSION)"
+    }
+
+    static func requireBPFFS(at path: String) throws(KernelError) {
+        if Files.fileSystemType(path) != bpffsMagic {
+            throw KernelError(
+                .bpffsUnavailable, "looking for the bpf file system", at: path, cause: "no bpffs is mounted there",
+                remedy: "mount -t bpf bpf \(path)")
+        }
+    }
+
+    func make() throws(KernelError) {
+        let code = Files.makeDirectories(directory, mode: 0o700)
+        if code < 0 {
+            throw KernelError(
+                .pinRefused, "making the pin directory", at: directory, code: code,
+                remedy: "run as root with a writable bpffs")
+        }
+    }
+
+    func path(_ name: String) -> String { "\(directory)/\(name)" }
+    func lookupLink(slot: UInt32) -> String { path("lookup_\(slot)") }
+
+    /// Pins left by slots that are not in `slots`.
+    func staleLookupLinks(keeping slots: Set<UInt32>) -> [String] {
+        Files.names(in: directory).filter { name in
+            guard name.hasPrefix("lookup_"), let slot = UInt32(name.dropFirst("lookup_".count)) else { return false }
+            return !slots.contains(slot)
+        }.map(path)
+    }
+
+    /// Pin directories of other ABI versions: a daemon before an upgrade left them.
+    var otherVersions: [String] {
+        Files.names(in: nodeDirectory).map { "\(nodeDirectory)/\($0)" }.filter { $0 != directory }
+    }
+}
