@@ -30,10 +30,17 @@ public struct ConfigurationError: Error, Hashable, Sendable {
         self.file = file
         self.line = line
         self.column = column
-        self.kind = kind
-        self.name = name
-        self.field = field
-        self.message = message
+        self.kind = kind.map(Self.printable)
+        self.name = name.map(Self.printable)
+        self.field = Self.printable(field)
+        self.message = Self.printable(message)
+    }
+
+    /// What files say is quoted in messages: it must not move a terminal's cursor or forge a line of a log.
+    private static func printable(_ text: String) -> String {
+        func isControl(_ scalar: Unicode.Scalar) -> Bool { scalar.properties.generalCategory == .control }
+        guard text.unicodeScalars.contains(where: isControl) else { return text }
+        return text.unicodeScalars.map { isControl($0) ? $0.escaped(asASCII: true) : String($0) }.joined()
     }
 }
 

@@ -67,7 +67,7 @@ extension YAMLNode {
             case .null: "nothing"
             case .boolean: "the boolean \(shown)"
             case .integer, .decimal: "the number \(shown)"
-            default: "\"\(shown.replacing("\n", with: "\\n"))\""
+            default: "\"\(shown)\""
             }
         }
     }
