@@ -171,6 +171,12 @@ ssize_t mesh_socket_receive_two(int socket, void *first, size_t first_count, voi
     return got < 0 ? -errno : got;
 }
 
+ssize_t mesh_socket_discard(int socket, size_t count) {
+    // tcp(7): with MSG_TRUNC the bytes are dropped in the kernel and no buffer is needed.
+    ssize_t got = recv(socket, NULL, count, MSG_TRUNC);
+    return got < 0 ? -errno : got;
+}
+
 ssize_t mesh_socket_send(int socket, const void *bytes, size_t count) {
     ssize_t sent;
     do {

@@ -13,6 +13,9 @@ import CMeshSystem
 /// - `failure`: the kernel forgets a socket's error once it is told, after which reads would look like a clean end.
 ///   Bytes that came before the error can still be read; then the failure repeats for ever.
 ///
+/// An edge that is already in the batch being dispatched when the owner comes to the end of the bytes is told all the
+/// same: the owner may be called for nothing then, and reads `wouldBlock` again. It is never left uncalled.
+///
 /// A reset that comes while the owner neither reads nor writes (a relay paused by its other side) reaches it as
 /// `streamFailed`, at most once; what had arrived before can still be read until the stream is closed.
 public final class SocketStream: ByteStream {
@@ -32,6 +35,14 @@ public final class SocketStream: ByteStream {
         static let failureTold = Flags(rawValue: 1 << 8)
         static let finishWhenConnected = Flags(rawValue: 1 << 9)
         static let isRegistered = Flags(rawValue: 1 << 10)
+
+        // Sets by name: a literal of several members is an array first, on the heap unless the optimiser removes it.
+        static let readWouldBlock: Flags = [.drained, .connecting]
+        static let writeWouldBlock: Flags = [.full, .connecting]
+        static let fullAndArmed: Flags = [.full, .writeArmed]
+        static let wasReadOrTold: Flags = [.wasRead, .failureTold]
+        static let attempt: Flags = [.connecting, .readArmed, .writeArmed]
+        static let nothingUnread: Flags = [.ended, .drained, .connecting]
     }
 
     private let core: Core
@@ -143,7 +154,7 @@ public final class SocketStream: ByteStream {
     private func beforeRead() -> ReadResult? {
         flags.insert(.wasRead)
         if flags.contains(.ended) { return .endOfStream }
-        if flags.isDisjoint(with: [.drained, .connecting]) { return nil }
+        if flags.isDisjoint(with: .readWouldBlock) { return nil }
         flags.insert(.readArmed)
         return .wouldBlock
     }
@@ -171,7 +182,7 @@ public final class SocketStream: ByteStream {
             flags.insert(.failureTold)
             return .failed(failure)
         }
-        if flags.isDisjoint(with: [.full, .connecting]) { return nil }
+        if flags.isDisjoint(with: .writeWouldBlock) { return nil }
         flags.insert(.writeArmed)
         return .wouldBlock
     }
@@ -179,11 +190,11 @@ public final class SocketStream: ByteStream {
     private func afterWrite(_ result: Int, of count: Int) -> WriteResult {
         if result == count { return .wrote(result) }
         if result > 0 {
-            flags.formUnion([.full, .writeArmed])
+            flags.formUnion(.fullAndArmed)
             return .wrote(result)
         }
         if result == Int(-Errno.again) {
-            flags.formUnion([.full, .writeArmed])
+            flags.formUnion(.fullAndArmed)
             return .wouldBlock
         }
         return .failed(told(Int32(-result)))
@@ -214,6 +225,9 @@ public final class SocketStream: ByteStream {
         owner = nil
     }
 
+    /// Delivers what was written as far as TCP can: bytes the peer sends after this are answered with a reset, which
+    /// may overtake it. Who answers while the peer still sends (an early HTTP error) finishes writing first, reads on
+    /// to the peer's end and closes then.
     public override func close() {
         discardUnread()
         release()
@@ -223,7 +237,7 @@ public final class SocketStream: ByteStream {
     /// Linux answers a close with bytes left unread by a reset, which destroys what we wrote and the peer has not read
     /// (RFC 9293 §3.10.4, RFC 2525 §2.17). So what is there now goes first; what comes later is the peer's affair.
     private func discardUnread() {
-        guard descriptor >= 0, failure == nil, flags.isDisjoint(with: [.ended, .drained, .connecting]) else { return }
+        guard descriptor >= 0, failure == nil, flags.isDisjoint(with: .nothingUnread) else { return }
         // More than a receive buffer holds under the default limits (tcp_rmem).
         _ = mesh_socket_discard(descriptor, 8 << 20)
     }
@@ -260,13 +274,13 @@ public final class SocketStream: ByteStream {
             }
         }
         // An owner that reads now will come to the failure itself, after the bytes before it.
-        if failure != nil && flags.isDisjoint(with: [.wasRead, .failureTold]) { tellFailure() }
+        if failure != nil && flags.isDisjoint(with: .wasReadOrTold) { tellFailure() }
     }
 
     /// True when the connection stands.
     private func finishConnecting(_ ready: UInt32) -> Bool {
         if failure != nil {
-            flags.subtract([.connecting, .readArmed, .writeArmed])
+            flags.subtract(.attempt)
             tellFailure()
             return false
         }

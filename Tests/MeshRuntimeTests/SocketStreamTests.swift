@@ -145,7 +145,7 @@ import Testing
     @Test func closeDeliversWhatWasWrittenThoughBytesWereLeftUnread() throws {
         let loopback = try Loopback()
         let (client, server) = try loopback.pair()
-        #expect(client.fill() > 100_000)
+        #expect(client.write(String(repeating: "q", count: 50_000)) == .wrote(50_000))
         loopback.settle()
         #expect(server.read(10) == .bytes(10))
         #expect(server.write("400 go away") == .wrote(11))
@@ -212,7 +212,7 @@ import Testing
         #expect(result == .wrote(9))
         var first = [UInt8](repeating: 0, count: 6)
         var second = [UInt8](repeating: 0, count: 6)
-        #expect(loopback.turn { server.owner.readable > 0 || server.read(0 + 1) != .wouldBlock })
+        #expect(loopback.turn { server.read(1) == .bytes(1) })
         let read = first.withUnsafeMutableBytes { first in
             second.withUnsafeMutableBytes { server.stream.read(into: first, $0) }
         }
@@ -234,7 +234,7 @@ import Testing
         #expect(client.stream.owner == nil && !client.stream.isOpen)
         client.stream.close()
         client.stream.reset()
-        #expect(client.read() == .failed(.system(9)))
+        #expect(client.read() == .failed(.reset))
     }
 
     @Test func eventOfAStreamClosedInTheSameBatchReachesNobody() throws {

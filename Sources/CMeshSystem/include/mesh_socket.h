@@ -53,6 +53,8 @@ int mesh_socket_take_error(int socket);
 /// One system call each; never SIGPIPE.
 ssize_t mesh_socket_receive(int socket, void *into, size_t count);
 ssize_t mesh_socket_receive_two(int socket, void *first, size_t first_count, void *second, size_t second_count);
+/// Throws away at most `count` bytes that have arrived.
+ssize_t mesh_socket_discard(int socket, size_t count);
 ssize_t mesh_socket_send(int socket, const void *bytes, size_t count);
 ssize_t mesh_socket_send_two(
     int socket, const void *first, size_t first_count, const void *second, size_t second_count);
