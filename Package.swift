@@ -29,8 +29,6 @@ let package = Package(
     name: "culvert",
     products: [
         .library(name: "MeshKit", targets: ["MeshKit"]),
-        .library(name: "MeshTestKit", targets: ["MeshTestKit"]),
-        .executable(name: "culvert", targets: ["culvert"]),
         .executable(name: "culvert-node", targets: ["culvert-node"]),
         .executable(name: "culvert-waypoint", targets: ["culvert-waypoint"]),
     ],
@@ -76,6 +74,7 @@ let package = Package(
                 "MeshModel", "MeshWire", "MeshRuntime", "MeshTLS", "MeshTelemetry", "MeshKernel", "MeshDiscovery",
                 "MeshIdentity", "MeshProxy", "MeshAdmin",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ]),
         library(
             "MeshWaypoint",
@@ -83,6 +82,7 @@ let package = Package(
                 "MeshModel", "MeshWire", "MeshRuntime", "MeshTLS", "MeshTelemetry", "MeshDiscovery", "MeshIdentity",
                 "MeshProxy", "MeshHTTP", "MeshAdmin",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ]),
         library(
             "MeshKit",
@@ -90,10 +90,8 @@ let package = Package(
                 "MeshModel", "MeshWire", "MeshRuntime", "MeshTLS", "MeshTelemetry", "MeshKernel", "MeshDiscovery",
                 "MeshIdentity", "MeshProxy", "MeshHTTP", "MeshAdmin", "MeshNode", "MeshWaypoint",
             ]),
-        library("MeshTestKit", ["MeshKit", "MeshModel", "MeshRuntime", "MeshTLS"]),
 
         main("culvert-node", ["MeshNode", "MeshAdmin", "MeshTelemetry"]),
         main("culvert-waypoint", ["MeshWaypoint", "MeshModel", "MeshAdmin", "MeshTelemetry"]),
-        main("culvert", ["MeshModel", "MeshKernel", "MeshDiscovery", "MeshTestKit"]),
     ]
 )

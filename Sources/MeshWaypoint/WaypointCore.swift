@@ -10,10 +10,10 @@ final class WaypointCore: ProxyCore {
     let gateway: ObjectName
     private var http: [ObjectName: WaypointHTTP] = [:]
 
-    init(gateway: ObjectName, core: Core, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry) {
+    init(gateway: ObjectName, core: Core, snapshot: MeshSnapshot, telemetry: CoreTelemetry) {
         self.gateway = gateway
         super.init(
-            core: core, nodeName: "", limits: limits, snapshot: snapshot, telemetry: telemetry, applicationLeg: nil)
+            core: core, nodeName: "", snapshot: snapshot, telemetry: telemetry, applicationLeg: nil)
     }
 
     override func handle(_ request: TunnelRequest, for local: LocalWorkload) {

@@ -8,7 +8,7 @@ internal import MeshWire
 open class ProxyCore {
     public let core: Core
     public let nodeName: String
-    public let limits: Limits
+    public var limits: Limits { snapshot.settings.limits }
     /// Decisions are made on this; replaced as a whole.
     public private(set) var snapshot: MeshSnapshot
     public private(set) var workloads: [ObjectName: LocalWorkload] = [:]
@@ -17,15 +17,15 @@ open class ProxyCore {
     /// nil where nothing captures: applications are then reached as anybody reaches them.
     let applicationLeg: ApplicationLeg?
     public private(set) var isDraining = false
+    /// Where the core's thread comes back to from a workload's namespace; kept, since looking it up costs system calls.
+    private(set) lazy var home = try? NetworkNamespace.current()
     private var handshakes = 0
 
     public init(
-        core: Core, nodeName: String, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry,
-        applicationLeg: ApplicationLeg?
+        core: Core, nodeName: String, snapshot: MeshSnapshot, telemetry: CoreTelemetry, applicationLeg: ApplicationLeg?
     ) {
         self.core = core
         self.nodeName = nodeName
-        self.limits = limits
         self.snapshot = snapshot
         self.telemetry = telemetry
         self.applicationLeg = applicationLeg
