@@ -105,6 +105,14 @@ where Element.ID: Hashable & Comparable & Sendable {
         #expect(sums.list().map(\.value) == [1, 2])
     }
 
+    @Test func viewsOfViewsKeepWhatIsBetweenThem() {
+        let items = Collection([a, b, c])
+        let index = items.filter { $0.value < 9 }.filter { $0.value > 1 }.index { [$0.group] }
+        items.insert(Item(id: "d", group: "y", value: 4))
+        #expect(index["y"].map(\.id) == ["c", "d"])
+        #expect(index["x"].map(\.id) == ["b"])
+    }
+
     /// Any sequence of changes leaves every view equal to one computed from scratch.
     @Test func viewsAgreeWithTheirDefinition() {
         var random = SystemRandomNumberGenerator()

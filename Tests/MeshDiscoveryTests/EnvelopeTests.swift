@@ -220,4 +220,19 @@ import Testing
         #expect(errors.count == 1_001)
         #expect(errors.last?.description == "mesh.yaml: 500 more errors are not shown")
     }
+
+    @Test func messagesAreBoundedAndPrintable() throws {
+        let long = "apiVersion: v1\nkind: Namespace\nmetadata: {name: \(String(repeating: "A", count: 100_000))}\n"
+        #expect(try #require(findings(long).first).utf8.count < 1_000)
+        let key = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, \"\\e[2J\\n\": 1}\n"
+        #expect(findings(key).first?.contains(#"metadata.\u{1B}[2J\n: unknown field"#) == true)
+        let names = Array(repeating: "{kind: Service, name: s}", count: 33).joined(separator: ", ")
+        let route =
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n"
+            + "spec: {parentRefs: [\(names)]}\n"
+        #expect(
+            findings(route) == [
+                "mesh.yaml:4: HTTPRoute default/r: spec.parentRefs: expected at most 32 entries, found 33"
+            ])
+    }
 }
