@@ -48,18 +48,6 @@ final class WaypointCore: ProxyCore {
         }
     }
 
-    /// Policies attached to the service or to the gateway (`targetRefs`).
-    func authorize(_ request: TunnelRequest, _ local: LocalWorkload, service: ObjectName, _ address: SocketAddress) -> Verdict {
-        snapshot.authorize(
-            atWaypoint: gateway, service: service, request: authorizationRequest(request, local, address))
-    }
-
-    func authorizationRequest(_ request: TunnelRequest, _ local: LocalWorkload, _ address: SocketAddress) -> AuthorizationRequest {
-        AuthorizationRequest(
-            destination: local.workload, address: address,
-            sourceIP: SocketAddress(request.session.socket.remoteAddress).ip, identity: request.peer)
-    }
-
     private func connections(for local: LocalWorkload) -> WaypointHTTP {
         if let known = http[local.workload.name] { return known }
         let made = WaypointHTTP(hub: self, local: local)
