@@ -26,7 +26,7 @@ struct NodeAdmin {
             daemon: DaemonFacts(
                 kind: .node, name: nodeName, version: NodeOptions.version, cores: plane.coreCount),
             snapshot: { source.state.snapshot },
-            connections: { await plane.adminConnections() },
+            connections: { await plane.connections() },
             certificates: { svids.adminCertificates() },
             metrics: {
                 await plane.collectMetrics(into: registry)
@@ -53,37 +53,7 @@ struct NodeAdmin {
             },
             notReady: { workloads.notReady },
             logLevel: { levels.description },
-            setLogLevel: { text in
-                guard let text else {
-                    levels.reset()
-                    return nil
-                }
-                do throws(LogLevels.Refusal) {
-                    try levels.apply(text)
-                    return nil
-                } catch {
-                    return error.description
-                }
-            })
-    }
-}
-
-extension DataPlane {
-    func adminConnections() async -> [AdminConnection] {
-        await collect { $0.connectionSummaries() }.joined().map { summary in
-            let record = summary.record
-            return AdminConnection(
-                workload: summary.workload ?? ObjectName(namespace: "", name: ""),
-                direction: record.direction == .inbound ? .inbound : .outbound, source: record.source,
-                originalDestination: record.destination, actualDestination: record.tunnelAuthority,
-                isTunnel: record.tunnelAuthority != nil, peerIdentity: summary.peerIdentity,
-                bytesFromClient: summary.bytesForward, bytesToClient: summary.bytesBackward,
-                ageMilliseconds: summary.ageNanoseconds / 1_000_000)
-        }
-    }
-
-    func collectMetrics(into registry: MetricsRegistry) async {
-        for counted in await collect({ $0.telemetry.metrics.drain() }) { registry.absorb(counted) }
+            setLogLevel: { levels.set($0) })
     }
 }
 

@@ -1,5 +1,6 @@
 internal import MeshModel
 internal import MeshProxy
+internal import MeshRuntime
 
 /// Who asks a waypoint for what: decided when a connection arrives, and again when policy changes.
 struct WaypointAccess {

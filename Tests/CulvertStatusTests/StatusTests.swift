@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import MeshAdmin
 import MeshModel
+import MeshTelemetry
 import Testing
 
 @testable import culvert
@@ -31,8 +32,8 @@ struct StatusTests {
 
     /// The report about a daemon that waits for `notReady`, asked over a real socket.
     private static func report(notReady: [String], metricsPort: Bool = false) async throws -> StatusReport {
-        let connections = [AdminConnection.Direction.inbound, .outbound, .outbound].map { direction in
-            AdminConnection(
+        let connections = [OpenConnection.Direction.inbound, .outbound, .outbound].map { direction in
+            OpenConnection(
                 workload: mesh.workloads[0].name, direction: direction,
                 source: SocketAddress(ip: IPAddress(v4: 9), port: 9), originalDestination: nil, actualDestination: nil,
                 isTunnel: false, peerIdentity: nil, bytesFromClient: 0, bytesToClient: 0, ageMilliseconds: 0)

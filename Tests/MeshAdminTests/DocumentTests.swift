@@ -1,5 +1,6 @@
 import Foundation
 import MeshModel
+import MeshTelemetry
 import Testing
 
 @testable import MeshAdmin
@@ -60,8 +61,8 @@ enum Fixture {
 
     static let daemon = DaemonFacts(kind: .node, name: "node-1", version: "0.1.0", cores: 2)
 
-    static let connections = [AdminConnection.Direction.inbound, .outbound, .outbound].map { direction in
-        AdminConnection(
+    static let connections = [OpenConnection.Direction.inbound, .outbound, .outbound].map { direction in
+        OpenConnection(
             workload: mesh.workloads[0].name, direction: direction,
             source: SocketAddress(ip: IPAddress(v4: 1), port: 2),
             originalDestination: SocketAddress(ip: IPAddress(v4: 3), port: 4), actualDestination: nil,

@@ -177,7 +177,7 @@ open class TunnelSession: StreamOwner {
         guard let failure = tls.failure else { return fail(.tlsFailure, "TLS failed") }
         // The alert that says why is still ours to send.
         _ = sendPending()
-        fail(failure.proxyReason, failure.description)
+        fail(failure.meshReason, failure.description)
     }
 
     // MARK: Sending
