@@ -1,4 +1,4 @@
-import Dispatch
+import Foundation
 import Glibc
 public import MeshModel
 public import MeshTLS
@@ -19,12 +19,12 @@ public struct IdentityClient: CertificateSigner {
         self.timeoutMilliseconds = timeoutMilliseconds
     }
 
-    /// The whole exchange takes at most the timeout. The waiting is done on a thread of its own kind, not on one of
-    /// Swift concurrency's few.
+    /// The whole exchange takes at most the timeout. It has a thread of its own: Dispatch's global queues share their
+    /// few threads with Swift concurrency on Linux, and one that waits there holds up unrelated tasks.
     public func sign(_ request: CertificateRequest, identity: SPIFFEID) async throws -> SignedCertificate {
         let message = IdentityMessage.request(request.pem)
         let answer: Result<[UInt8], IdentityError> = await withCheckedContinuation { continuation in
-            DispatchQueue.global().async {
+            Thread.detachNewThread {
                 do throws(IdentityError) {
                     continuation.resume(returning: .success(try exchange(message)))
                 } catch {
