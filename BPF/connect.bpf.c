@@ -36,6 +36,15 @@ struct {
     __type(value, __u32);
 } proxy_cg SEC(".maps");
 
+/* No program reads it: a restarted daemon learns from it whose captures it takes over. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, CULVERT_MAX_PODS);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, __u64);
+    __type(value, struct culvert_name);
+} names SEC(".maps");
+
 const volatile struct culvert_connect_config config = {};
 
 static __always_inline int refuse(__u32 event, int error)

@@ -12,6 +12,7 @@
 #define CULVERT_MAX_PODS 4096u      /* captured workloads of one node */
 #define CULVERT_MAX_PROXY_CGROUPS 8u
 #define CULVERT_MAX_OWN_ADDRESSES 8u /* addresses of one workload, both families together */
+#define CULVERT_NAME_BYTES 320u     /* NAMESPACE/NAME: 63 + 1 + 253 and a zero, rounded up */
 #define CULVERT_ROLES_PER_SLOT 4u   /* one role is spare */
 
 /* Marks live only inside a pod's network namespace: veth scrubs them. Both marks match the routing rule. */
@@ -76,6 +77,11 @@ struct culvert_pod {
     __u8 saved_fwmark_reflect_v6;
     __u8 own_count;
     struct culvert_address own[CULVERT_MAX_OWN_ADDRESSES];
+};
+
+/* Value of `names`, read by the daemon alone: which workload an entry of `pods` stands for, as NAMESPACE/NAME. */
+struct culvert_name {
+    char text[CULVERT_NAME_BYTES]; /* ends with a zero */
 };
 
 /* Constants of the connect hooks (.rodata). */

@@ -1,16 +1,18 @@
 internal import CBPF
 internal import CMeshABI
+internal import MeshModel
 
 /// The maps and programs of capture, as loaded for one node.
 struct CaptureObjects: Sendable {
     let pods: BPFMap<UInt64, culvert_pod>
+    let names: BPFMap<UInt64, culvert_name>
     let proxyCgroups: BPFMap<UInt64, UInt32>
     let listeners: BPFMap<UInt32, UInt64>
     let statistics: BPFMap<UInt32, UInt64>
     let connect4: Descriptor
     let connect6: Descriptor
 
-    private static let mapNames = ["pods", "proxy_cg", "lst", "stats"]
+    private static let mapNames = ["pods", "names", "proxy_cg", "lst", "stats"]
 
     /// Loads the connect hooks. With `pins`, the maps pinned there are used, and new ones pinned.
     static func load(pins: Pins?) throws(KernelError) -> CaptureObjects {
@@ -30,6 +32,7 @@ struct CaptureObjects: Sendable {
         }
         return CaptureObjects(
             pods: BPFMap(descriptor: map("pods", of: object), name: "pods"),
+            names: BPFMap(descriptor: map("names", of: object), name: "names"),
             proxyCgroups: BPFMap(descriptor: map("proxy_cg", of: object), name: "proxy_cg"),
             listeners: BPFMap(descriptor: map("lst", of: object), name: "lst"),
             statistics: BPFMap(descriptor: map("stats", of: object), name: "stats"),
@@ -72,6 +75,22 @@ extension culvert_lookup_config {
         loopback_ifindex = loopback
         own_count = UInt32(own.count)
         withUnsafeMutableBytes(of: &self.own) { $0.fill(with: own) }
+    }
+}
+
+extension culvert_name {
+    /// - Returns: nil when the name is too long.
+    init?(_ name: ObjectName) {
+        self.init()
+        let bytes = Array(name.description.utf8)
+        guard bytes.count < CULVERT_NAME_BYTES else { return nil }
+        withUnsafeMutableBytes(of: &text) { $0.copyBytes(from: bytes) }
+    }
+
+    var objectName: ObjectName {
+        let text = withUnsafeBytes(of: text) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let pieces = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        return ObjectName(namespace: pieces.first ?? "", name: pieces.count > 1 ? pieces[1] : "")
     }
 }
 

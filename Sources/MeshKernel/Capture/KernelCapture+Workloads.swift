@@ -29,31 +29,38 @@ extension KernelCapture {
         let descriptor = try Descriptor(duplicating: namespace, what: "keeping the namespace", at: "\(workload)")
         return try state.withLock { state throws(KernelError) in
             try requireOpen(state)
-            // Another name for the same namespace, or the same name in a new namespace: the old capture ends first.
+            // The same name in a new namespace: the old capture ends first.
             if let old = state.workloads[workload], old.handle.cookie != cookie {
                 try detach(old, from: &state)
             }
             if let other = state.workloads.values.first(where: {
-                $0.handle.cookie == cookie && $0.handle.workload != workload
+                $0.handle.cookie == cookie && $0.handle.workload != workload && $0.namespace != nil
             }) {
                 throw KernelError(
                     .alreadyCaptured, "capturing a workload", at: "\(workload)",
                     cause: "its network namespace is that of \(other.handle.workload)",
                     remedy: "give every workload its own network namespace")
             }
+            guard let name = culvert_name(workload) else {
+                throw KernelError(
+                    .badRequest, "capturing a workload", at: "\(workload)", cause: "its name is too long",
+                    remedy: "use a namespace of 63 and a name of 253 characters at most")
+            }
             let existing = objects.pods.value(for: cookie)
             let slot = if let existing { existing.slot } else { try freeSlot(in: state) }
             do throws(KernelError) {
+                try objects.names.set(name, for: cookie)
                 try capture(
                     cookie, existing, slot: slot, namespace: descriptor, addresses: addresses, listeners: listeners,
                     place: "\(workload)")
             } catch {
-                if existing == nil { Self.release(cookie, in: objects.pods, pins: pins, namespace: descriptor) }
+                if existing == nil { objects.release(cookie, pins: pins, namespace: descriptor) }
                 throw error
             }
+            // An earlier daemon knew the namespace by another name: there is one entry for it all the same.
+            state.workloads = state.workloads.filter { $0.value.handle.cookie != cookie || $0.key == workload }
             let adopted = state.workloads[workload]?.handle.adopted ?? (existing != nil)
             let handle = CaptureHandle(workload: workload, cookie: cookie, slot: slot, adopted: adopted)
-            state.slots.insert(slot)
             state.workloads[workload] = Record(handle: handle, namespace: descriptor)
             return handle
         }
@@ -67,28 +74,23 @@ extension KernelCapture {
         }
     }
 
-    /// Ends the capture of what an earlier daemon left and no `attach` has claimed: workloads that are gone or no longer
-    /// meshed, and pins of other versions. Call it once the first configuration has been applied.
-    /// - Returns: how many namespaces were let go.
+    /// Lets go what an earlier daemon left: its workloads that are not in `wanted` and were not attached again, and pins
+    /// of other versions. Call it once the first configuration has been applied. A wanted workload that could not be
+    /// attached yet stays captured, that is, refused rather than in clear text.
+    /// - Returns: the workloads let go.
     @discardableResult
-    public func sweep() -> Int {
+    public func sweep(keeping wanted: Set<ObjectName>) -> [ObjectName] {
         state.withLock { state in
-            let count = sweepUnclaimed(&state)
+            let stale = state.workloads.values.filter { $0.namespace == nil && !wanted.contains($0.handle.workload) }
+            for record in stale {
+                state.workloads[record.handle.workload] = nil
+                objects.release(record.handle.cookie, pins: pins)
+            }
             for directory in pins.otherVersions { Files.removeTree(directory) }
-            for pin in pins.staleLookupLinks(keeping: state.slots) { unlink(pin) }
-            return count
+            let slots = Set(state.workloads.values.map(\.handle.slot))
+            for pin in pins.staleLookupLinks(keeping: slots) { unlink(pin) }
+            return stale.map(\.handle.workload).sorted()
         }
-    }
-
-    @discardableResult
-    func sweepUnclaimed(_ state: inout State) -> Int {
-        let claimed = Set(state.workloads.values.map(\.handle.cookie))
-        let stale = objects.pods.keys.filter { !claimed.contains($0) }
-        for cookie in stale {
-            if let pod = objects.pods.value(for: cookie) { state.slots.remove(pod.slot) }
-            Self.release(cookie, in: objects.pods, pins: pins)
-        }
-        return stale.count
     }
 
     private func requireOpen(_ state: State) throws(KernelError) {
@@ -99,12 +101,13 @@ extension KernelCapture {
     }
 
     private func freeSlot(in state: State) throws(KernelError) -> UInt32 {
-        if let slot = (0..<UInt32(CaptureConstants.maximumWorkloads)).first(where: { !state.slots.contains($0) }) {
+        let used = Set(state.workloads.values.map(\.handle.slot))
+        if let slot = (0..<UInt32(CaptureConstants.maximumWorkloads)).first(where: { !used.contains($0) }) {
             return slot
         }
         throw KernelError(
             .limitReached, "capturing a workload", at: options.nodeName,
-            cause: "\(state.slots.count) workloads are captured already", remedy: "spread the workloads over more nodes")
+            cause: "\(used.count) workloads are captured already", remedy: "spread the workloads over more nodes")
     }
 }
 
@@ -164,24 +167,26 @@ extension KernelCapture {
 
     private func detach(_ record: Record, from state: inout State) throws(KernelError) {
         state.workloads[record.handle.workload] = nil
-        state.slots.remove(record.handle.slot)
-        for role in ListenerRole.allCases { objects.listeners.remove(role.key(slot: record.handle.slot)) }
-        if let error = Self.release(record.handle.cookie, in: objects.pods, pins: pins, namespace: record.namespace) {
-            throw error
-        }
+        if let error = objects.release(record.handle.cookie, pins: pins, namespace: record.namespace) { throw error }
     }
+}
+
+extension CaptureObjects {
 
     /// The reverse of `capture`: outbound first, then inbound, then routes and settings. A namespace that nothing names
     /// any more took its routes with it.
     @discardableResult
-    static func release(
-        _ cookie: UInt64, in pods: BPFMap<UInt64, culvert_pod>, pins: Pins, namespace: Descriptor? = nil
-    ) -> KernelError? {
+    func release(_ cookie: UInt64, pins: Pins, namespace: Descriptor? = nil) -> KernelError? {
+        defer {
+            pods.remove(cookie)
+            names.remove(cookie)
+        }
         guard let pod = pods.value(for: cookie) else { return nil }
         var quiet = pod
         quiet.flags &= ~CULVERT_POD_ACTIVE.rawValue
         try? pods.set(quiet, for: cookie)
         unlink(pins.lookupLink(slot: pod.slot))
+        for role in ListenerRole.allCases { listeners.remove(role.key(slot: pod.slot)) }
         var failure: KernelError?
         if let namespace = namespace ?? findNamespace(inode: pod.namespace_inode) {
             let place = "net:[\(pod.namespace_inode)]"
@@ -194,7 +199,6 @@ extension KernelCapture {
                 failure = error
             }
         }
-        pods.remove(cookie)
         return failure
     }
 }

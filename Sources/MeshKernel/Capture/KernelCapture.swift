@@ -2,7 +2,7 @@ internal import CBPF
 internal import CMeshABI
 internal import CMeshSystem
 internal import Glibc
-internal import MeshModel
+public import MeshModel
 internal import Synchronization
 
 /// Capture of the local workloads' TCP connections by eBPF: design N of DATAPATH §1.
@@ -32,16 +32,15 @@ public final class KernelCapture: Sendable {
     let state: Mutex<State>
 
     struct State: Sendable {
-        /// What this daemon attached or took over by name.
+        /// What is captured: by this daemon, or by an earlier one of the node whose pins were found.
         var workloads: [ObjectName: Record] = [:]
-        /// All slots in use, also those of workloads an earlier daemon left that nobody has claimed yet.
-        var slots: Set<UInt32> = []
         var closed = false
     }
 
     struct Record: Sendable {
         let handle: CaptureHandle
-        let namespace: Descriptor
+        /// nil: an earlier daemon captured it, and no `attach` has named its namespace yet.
+        let namespace: Descriptor?
     }
 
     /// Takes the node's lock, loads the programs and attaches the connect hooks, or takes over what an earlier daemon of
@@ -67,7 +66,14 @@ public final class KernelCapture: Sendable {
         proxyCgroup = proxy
         var state = State()
         for cookie in objects.pods.keys {
-            if let pod = objects.pods.value(for: cookie) { state.slots.insert(pod.slot) }
+            guard let pod = objects.pods.value(for: cookie) else { continue }
+            // An entry without a name was cut short while it was made: it captures nothing yet.
+            guard let name = objects.names.value(for: cookie)?.objectName, state.workloads[name] == nil else {
+                objects.release(cookie, pins: pins)
+                continue
+            }
+            let handle = CaptureHandle(workload: name, cookie: cookie, slot: pod.slot, adopted: true)
+            state.workloads[name] = Record(handle: handle, namespace: nil)
         }
         self.state = Mutex(state)
     }
@@ -79,17 +85,15 @@ public final class KernelCapture: Sendable {
         return result
     }
 
-    /// The workloads attached by this daemon, by name.
+    /// All captured workloads, by name, with those of an earlier daemon.
     public var workloads: [CaptureHandle] {
         state.withLock { state in state.workloads.values.map(\.handle).sorted { $0.workload < $1.workload } }
     }
 
-    /// Namespaces whose capture an earlier daemon left and no `attach` of this one has claimed yet.
-    public var unclaimed: [UInt64] {
-        state.withLock { state in
-            let claimed = Set(state.workloads.values.map(\.handle.cookie))
-            return objects.pods.keys.filter { !claimed.contains($0) }.sorted()
-        }
+    /// Workloads whose capture an earlier daemon left and no `attach` of this one has taken over yet. Their outbound
+    /// connections are refused meanwhile.
+    public var adoptable: [ObjectName] {
+        state.withLock { state in state.workloads.filter { $0.value.namespace == nil }.keys.sorted() }
     }
 
     /// Removes everything: workloads, hooks, maps, pins, the proxy's cgroup. Live connections through the proxy lose
@@ -99,10 +103,7 @@ public final class KernelCapture: Sendable {
         for handle in workloads {
             do throws(KernelError) { try detach(handle.workload) } catch { failure = failure ?? error }
         }
-        state.withLock { state in
-            state.closed = true
-            sweepUnclaimed(&state)
-        }
+        state.withLock { $0.closed = true }
         Files.removeTree(pins.nodeDirectory)
         proxyCgroup.leave(process: getpid())
         if let failure { throw failure }
@@ -117,8 +118,8 @@ public final class KernelCapture: Sendable {
         if let descriptor = BPFLink.open(pins.path("pods")),
             let shape = mapShape(descriptor), shape.valueSize == UInt32(MemoryLayout<culvert_pod>.size)
         {
-            let pods = BPFMap<UInt64, culvert_pod>(descriptor: descriptor, name: "pods")
-            for cookie in pods.keys { release(cookie, in: pods, pins: pins) }
+            let objects = try CaptureObjects.load(pins: pins)
+            for cookie in objects.pods.keys { objects.release(cookie, pins: pins) }
         }
         Files.removeTree(pins.nodeDirectory)
         if let attachPoint = try? CgroupMount.attachPoint(options) {

@@ -1,0 +1,128 @@
+import Foundation
+import Glibc
+import MeshKernel
+import MeshModel
+import MeshRuntime
+
+//     namespace "pod"                                   namespace "out" (never captured)
+//     10.NN.0.2  fd00:NN::2  e0 ───────── veth ──────── e1  10.NN.0.1  fd00:NN::1
+//     cgroup LAB/apps: the applications                 cgroup LAB/apps as well
+//     the test process, outside LAB, plays the proxy
+//
+/// Two namespaces, a cgroup subtree and a bpffs of their own; everything goes with `tearDown`.
+final class Lab {
+    let id: String
+    let cgroup: String
+    let bpffs: String
+    let pod: String
+    let out: String
+    let options: CaptureOptions
+    let v4 = IPAddress("10.77.0.2")!
+    let v6 = IPAddress("fd00:77::2")!
+    var addresses: [IPAddress] { [v4, v6] }
+    let name = ObjectName(namespace: "default", name: "shop")
+
+    private var servers: [Background] = []
+    private static let counter = Counter()
+
+    init() throws {
+        guard geteuid() == 0 else { throw ShellFailure(description: "these tests need root: run Deploy/test as root") }
+        id = "cvk\(getpid())n\(Self.counter.next())"
+        let mount = try shell("findmnt -n -o TARGET -t cgroup2 --first-only").trimmingCharacters(in: .whitespacesAndNewlines)
+        cgroup = "\(mount)/\(id)"
+        bpffs = "/tmp/\(id)"
+        pod = "\(id)p"
+        out = "\(id)o"
+        options = CaptureOptions(
+            nodeName: "\(id).test", cgroupPath: cgroup, bpffsPath: bpffs, runtimeDirectory: "/tmp/\(id)run")
+        do { try build() } catch {
+            tearDown()
+            throw error
+        }
+    }
+
+    private func build() throws {
+        try FileManager.default.createDirectory(atPath: "\(cgroup)/apps", withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(atPath: bpffs, withIntermediateDirectories: true)
+        try shell("mount -t bpf bpf \(bpffs)")
+        for namespace in [pod, out] {
+            try shell("ip netns add \(namespace)")
+            try shell("ip -n \(namespace) link set lo up")
+        }
+        try shell("ip -n \(pod) link add e0 type veth peer name e1 netns \(out)")
+        for (namespace, device, host) in [(pod, "e0", 2), (out, "e1", 1)] {
+            try shell("ip -n \(namespace) addr add 10.77.0.\(host)/24 dev \(device)")
+            try shell("ip -n \(namespace) addr add fd00:77::\(host)/64 dev \(device) nodad")
+            try shell("ip -n \(namespace) link set \(device) up")
+        }
+        try shell("ip -n \(pod) route add default via 10.77.0.1")
+        try shell("ip -n \(pod) -6 route add default via fd00:77::1")
+    }
+
+    func tearDown() {
+        for server in servers { server.stop() }
+        try? KernelCapture.uninstall(options: options)
+        for namespace in [pod, out] { _ = try? shell("ip netns del \(namespace)") }
+        _ = try? shell("umount \(bpffs)")
+        rmdir(bpffs)
+        _ = try? shell("rm -rf \(options.runtimeDirectory)")
+        for directory in ["\(cgroup)/apps", "\(cgroup)/culvert-node.\(options.nodeName)", cgroup] { rmdir(directory) }
+    }
+
+    // MARK: applications
+
+    private func inside(_ namespace: String) -> [String] {
+        ["sh", "-c", "echo $$ > \(cgroup)/apps/cgroup.procs && exec \"$@\"", "sh", "nsenter", "--net=/run/netns/\(namespace)"]
+    }
+
+    func connect(in namespace: String, _ host: String, _ port: UInt16, _ options: String...) throws -> Connection {
+        let outcome = try run(inside(namespace) + ["python3", "-c", Applications.client, host, "\(port)"] + options)
+        guard outcome.status == 0 else { throw ShellFailure(description: "client: \(outcome.errors)") }
+        return try JSONDecoder().decode(Connection.self, from: Data(outcome.output.utf8))
+    }
+
+    func serve(in namespace: String, port: UInt16) throws {
+        servers.append(try Background(inside(namespace) + ["python3", "-c", Applications.server, "\(port)"]))
+    }
+
+    func stopServers() {
+        for server in servers { server.stop() }
+        servers = []
+    }
+
+    // MARK: the proxy's side
+
+    func namespace(_ name: String) throws -> NetworkNamespace { try NetworkNamespace(path: "/run/netns/\(name)") }
+
+    func cookie(_ name: String) throws -> UInt64 { try namespace(name).cookie }
+
+    func withDescriptor<Value>(_ name: String, _ body: (Int32) throws -> Value) throws -> Value {
+        let descriptor = open("/run/netns/\(name)", O_RDONLY | O_CLOEXEC)
+        defer { close(descriptor) }
+        return try body(descriptor)
+    }
+
+    @discardableResult
+    func attach(
+        _ capture: KernelCapture, _ proxy: Proxy, name: ObjectName? = nil, addresses: [IPAddress]? = nil
+    ) throws -> CaptureHandle {
+        let cookie = try cookie(pod)
+        return try withDescriptor(pod) { descriptor in
+            try capture.attach(
+                name ?? self.name, namespace: descriptor, cookie: cookie, addresses: addresses ?? self.addresses,
+                listeners: proxy.listeners)
+        }
+    }
+}
+
+private final class Counter: @unchecked Sendable {
+    // Suites are serialised; the lock is for the compiler's peace and a future parallel run.
+    private let lock = NSLock()
+    private var value = 0
+    func next() -> Int {
+        lock.withLock {
+            value += 1
+            return value
+        }
+    }
+}
