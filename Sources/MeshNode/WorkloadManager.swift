@@ -118,8 +118,9 @@ final class WorkloadManager: Sendable {
         if state.isAdopting {
             state.isAdopting = false
             // Workloads of an earlier run that this configuration does not name.
-            let released = kernel.sweep()
-            if released > 0 { logger.info("\(released) workloads of an earlier run are released") }
+            for name in kernel.sweep(keeping: Set(state.wanted.keys)) {
+                logger.info("workload \(name) of an earlier run is released")
+            }
         }
         status.withLock { $0.isStarted = true }
     }
