@@ -1,6 +1,5 @@
 internal import MeshModel
 internal import MeshProxy
-internal import MeshRuntime
 
 /// Who asks a waypoint for what: decided when a connection arrives, and again when policy changes.
 struct WaypointAccess {
@@ -14,7 +13,7 @@ struct WaypointAccess {
         self.gateway = gateway
         self.service = service
         self.address = address
-        source = SocketAddress(request.session.socket.remoteAddress)
+        source = request.session.remoteAddress
         identity = request.peer
     }
 

@@ -48,6 +48,10 @@ public final class TunnelServer: TunnelSession {
     private(set) var sawRequest = false
     private var openedAt: UInt64 = 0
     public private(set) var peer: SPIFFEID?
+    /// Our own end and the peer's, also after the socket is gone.
+    public let localAddress: SocketAddress
+    public let remoteAddress: SocketAddress
+    let acceptedAt: UInt64
 
     init(
         core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
@@ -59,12 +63,18 @@ public final class TunnelServer: TunnelSession {
         whenOpened = opened
         whenMalformed = malformed
         whenEnded = ended
+        localAddress = SocketAddress(socket.localAddress)
+        remoteAddress = SocketAddress(socket.remoteAddress)
+        acceptedAt = core.now
         let events = SessionEvents()
         super.init(
             core: core, socket: socket, tls: TLSSession(server: context),
             http2: HTTP2Session(role: .server, settings: HTTP2Settings(limits), events: events),
             events: events, limits: limits, connecting: false)
     }
+
+    /// Begins to read: the first bytes may be there already.
+    func start() { receive() }
 
     public override func opened(peer: SPIFFEID) {
         self.peer = peer

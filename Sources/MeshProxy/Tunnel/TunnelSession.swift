@@ -78,8 +78,10 @@ open class TunnelSession: StreamOwner {
             phase = .handshaking
             core.schedule(timer!, after: limits.handshakeTimeoutNanoseconds)
             handshake(UnsafeRawBufferPointer(start: nil, count: 0))
+            receive()
         }
         flush()
+        dispatch()
     }
 
     open override func streamFailed(_ stream: ByteStream, _ failure: StreamFailure) {
