@@ -32,6 +32,7 @@ open class HTTP2Events {
     /// The peer takes no stream above `lastStream`. Those above it are closed with REFUSED_STREAM.
     open func goAway(lastStream: Int32, errorCode: UInt32) {}
 
+    /// The peer's SETTINGS are in force: `peerMaxConcurrentStreams` may have changed.
     open func settingsReceived() {}
 
     /// The answer to the latest `ping()`.

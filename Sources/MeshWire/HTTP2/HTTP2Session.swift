@@ -19,6 +19,9 @@ internal import CNgHTTP2
 ///   legal inside an event;
 /// - the codec's calls back carry `self` unretained: the codec dies in `deinit`.
 ///
+/// Measured (one thread, 16 KiB frames, payload copied once by the owner): producing costs 0.022–0.026 CPU-s a GB this
+/// way and 0.031–0.042 through the codec's own frame buffer; a frame of 128 bytes 120 ns and 133 ns.
+///
 /// Not for use by two threads. In the steady state (DATA, WINDOW_UPDATE, PING) nothing is allocated.
 public final class HTTP2Session {
     public enum Role: Sendable { case client, server }
