@@ -50,6 +50,13 @@ public final class LabProcess: Sendable {
 
     public var isRunning: Bool { status == nil }
 
+    /// The user id it runs as, real; nil when it has ended.
+    public var user: UInt32? {
+        let text = (try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("Uid:") }
+        return line?.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { UInt32($0) }
+    }
+
     /// Sends a signal; nothing happens when it has ended, so a pid used again by the system is never hit.
     public func send(_ signal: Int32) {
         guard isRunning else { return }
