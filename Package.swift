@@ -29,6 +29,8 @@ let package = Package(
     name: "culvert",
     products: [
         .library(name: "MeshKit", targets: ["MeshKit"]),
+        .library(name: "MeshTestKit", targets: ["MeshTestKit"]),
+        .executable(name: "culvert", targets: ["culvert"]),
         .executable(name: "culvert-node", targets: ["culvert-node"]),
         .executable(name: "culvert-waypoint", targets: ["culvert-waypoint"]),
     ],
@@ -91,7 +93,33 @@ let package = Package(
                 "MeshIdentity", "MeshProxy", "MeshHTTP", "MeshAdmin", "MeshNode", "MeshWaypoint",
             ]),
 
+        library("MeshTestKit", ["MeshKit", "MeshModel", "MeshRuntime", "MeshTLS"]),
+
         main("culvert-node", ["MeshNode", "MeshAdmin", "MeshTelemetry"]),
         main("culvert-waypoint", ["MeshWaypoint", "MeshModel", "MeshAdmin", "MeshTelemetry"]),
+        main("culvert", ["MeshModel", "MeshKernel", "MeshDiscovery", "MeshTestKit"]),
+
+        // Counts allocations and descriptors of a test process.
+        .target(name: "CMeshAllocations", path: "Tests/CMeshAllocations"),
+        tests("HouseTests", ["culvert-node", "culvert-waypoint"]),
+        tests("MeshModelTests", ["MeshModel"]),
+        tests("MeshWireTests", ["MeshWire", "MeshModel", "CMeshAllocations"]),
+        tests("MeshRuntimeTests", ["MeshRuntime", "CMeshAllocations"]),
+        tests("MeshTLSTests", ["MeshTLS", "MeshModel"]),
+        tests("MeshIdentityTests", ["MeshIdentity", "MeshTLS", "MeshModel"]),
+        tests("MeshTelemetryTests", ["MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
+        tests("MeshDiscoveryTests", ["MeshDiscovery", "MeshModel"]),
+        tests("MeshKernelTests", ["MeshKernel", "MeshModel"]),
+        tests("MeshHTTPTests", ["MeshHTTP", "MeshModel", "MeshRuntime"]),
+        tests(
+            "MeshAdminTests",
+            ["MeshAdmin", "MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
+        tests("MeshTestKitTests", ["MeshTestKit"]),
+        tests(
+            "CulvertStatusTests",
+            [
+                "culvert", "MeshAdmin", "MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
     ]
 )
