@@ -36,11 +36,10 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
-        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
@@ -54,7 +53,7 @@ let package = Package(
             name: "CNgHTTP2", path: "Sources/CNgHTTP2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .plugin(name: "CompileBPF", capability: .buildTool(), path: "Sources/Plugins/CompileBPF"),
 
-        library("MeshModel", [.product(name: "DequeModule", package: "swift-collections")]),
+        library("MeshModel", []),
         library("MeshWire", ["MeshModel", "CNgHTTP2"]),
         library("MeshRuntime", ["CMeshSystem"]),
         library("MeshTLS", ["MeshModel", "COpenSSL"]),
@@ -77,6 +76,7 @@ let package = Package(
                 "MeshModel", "MeshWire", "MeshRuntime", "MeshTLS", "MeshTelemetry", "MeshKernel", "MeshDiscovery",
                 "MeshIdentity", "MeshProxy", "MeshAdmin",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ]),
         library(
             "MeshWaypoint",
@@ -84,6 +84,7 @@ let package = Package(
                 "MeshModel", "MeshWire", "MeshRuntime", "MeshTLS", "MeshTelemetry", "MeshDiscovery", "MeshIdentity",
                 "MeshProxy", "MeshHTTP", "MeshAdmin",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ]),
         library(
             "MeshKit",
@@ -91,10 +92,34 @@ let package = Package(
                 "MeshModel", "MeshWire", "MeshRuntime", "MeshTLS", "MeshTelemetry", "MeshKernel", "MeshDiscovery",
                 "MeshIdentity", "MeshProxy", "MeshHTTP", "MeshAdmin", "MeshNode", "MeshWaypoint",
             ]),
+
         library("MeshTestKit", ["MeshKit", "MeshModel", "MeshRuntime", "MeshTLS"]),
 
         main("culvert-node", ["MeshNode", "MeshAdmin", "MeshTelemetry"]),
         main("culvert-waypoint", ["MeshWaypoint", "MeshModel", "MeshAdmin", "MeshTelemetry"]),
         main("culvert", ["MeshModel", "MeshKernel", "MeshDiscovery", "MeshTestKit"]),
+
+        // Counts allocations and descriptors of a test process.
+        .target(name: "CMeshAllocations", path: "Tests/CMeshAllocations"),
+        tests("HouseTests", ["culvert-node", "culvert-waypoint"]),
+        tests("MeshModelTests", ["MeshModel"]),
+        tests("MeshWireTests", ["MeshWire", "MeshModel", "CMeshAllocations"]),
+        tests("MeshRuntimeTests", ["MeshRuntime", "CMeshAllocations"]),
+        tests("MeshTLSTests", ["MeshTLS", "MeshModel"]),
+        tests("MeshIdentityTests", ["MeshIdentity", "MeshTLS", "MeshModel"]),
+        tests("MeshTelemetryTests", ["MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
+        tests("MeshDiscoveryTests", ["MeshDiscovery", "MeshModel"]),
+        tests("MeshKernelTests", ["MeshKernel", "MeshModel"]),
+        tests("MeshHTTPTests", ["MeshHTTP", "MeshModel", "MeshRuntime"]),
+        tests(
+            "MeshAdminTests",
+            ["MeshAdmin", "MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
+        tests("MeshTestKitTests", ["MeshTestKit"]),
+        tests(
+            "CulvertStatusTests",
+            [
+                "culvert", "MeshAdmin", "MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
     ]
 )

@@ -18,7 +18,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-// Debian 12's headers are older than some kernels we build on are meant for.
+// Named since the headers of Linux 5.14.
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif

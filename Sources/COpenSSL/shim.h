@@ -26,7 +26,8 @@
 
 // Sealing and opening a record makes OpenSSL 3.0 take and drop four 40-byte blocks (the WPACKET_SUB of every header it
 // writes), and nothing else. Blocks of that size class go through a small stack of the thread, so that the steady path
-// stays out of malloc; all other sizes are plain malloc. A block freed on another thread joins that thread's stack.
+// stays out of malloc; all other sizes are plain malloc. A block freed on another thread joins that thread's stack;
+// a thread that ends leaves at most 1280 bytes behind.
 #define CULVERT_SSL_BLOCK 40
 #define CULVERT_SSL_BLOCKS 32
 

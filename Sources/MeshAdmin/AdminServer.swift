@@ -84,8 +84,9 @@ public struct AdminServer: Sendable {
 
     private func serve(_ role: Role, _ bound: BoundPorts) async throws {
         let (address, port) = endpoint(of: role)
+        // Its failures reach us as errors; what is left is a line for every connection that a cancellation ends.
         var quiet = logger
-        quiet.logLevel = .warning
+        quiet.logLevel = .critical
         let application = Application(
             responder: AdminResponder(role: role, sources: sources),
             server: .http1(configuration: HTTP1Channel.Configuration(idleTimeout: Self.idleTimeout)),

@@ -1,4 +1,5 @@
 public import MeshModel
+public import MeshTelemetry
 
 /// Which daemon answers: shown to whoever asks.
 public struct DaemonFacts: Encodable, Hashable, Sendable {
@@ -18,46 +19,6 @@ public struct DaemonFacts: Encodable, Hashable, Sendable {
         self.name = name
         self.version = version
         self.cores = cores
-    }
-}
-
-/// A connection that is open now.
-public struct AdminConnection: Hashable, Sendable {
-    public enum Direction: String, Encodable, Sendable {
-        case inbound
-        case outbound
-    }
-
-    /// Whose network namespace it was captured in; for a waypoint the waypoint itself.
-    public var workload: ObjectName
-    public var direction: Direction
-    public var source: SocketAddress
-    /// What the application asked for.
-    public var originalDestination: SocketAddress?
-    /// What is really connected to.
-    public var actualDestination: SocketAddress?
-    /// `HBONE` when it goes through a tunnel, else `TCP`.
-    public var isTunnel: Bool
-    public var peerIdentity: SPIFFEID?
-    public var bytesFromClient: UInt64
-    public var bytesToClient: UInt64
-    public var ageMilliseconds: UInt64
-
-    public init(
-        workload: ObjectName, direction: Direction, source: SocketAddress, originalDestination: SocketAddress?,
-        actualDestination: SocketAddress?, isTunnel: Bool, peerIdentity: SPIFFEID?, bytesFromClient: UInt64,
-        bytesToClient: UInt64, ageMilliseconds: UInt64
-    ) {
-        self.workload = workload
-        self.direction = direction
-        self.source = source
-        self.originalDestination = originalDestination
-        self.actualDestination = actualDestination
-        self.isTunnel = isTunnel
-        self.peerIdentity = peerIdentity
-        self.bytesFromClient = bytesFromClient
-        self.bytesToClient = bytesToClient
-        self.ageMilliseconds = ageMilliseconds
     }
 }
 
@@ -93,7 +54,7 @@ public struct AdminCertificate: Hashable, Sendable {
 public struct AdminSources: Sendable {
     public var daemon: DaemonFacts
     public var snapshot: @Sendable () async -> MeshSnapshot
-    public var connections: @Sendable () async -> [AdminConnection]
+    public var connections: @Sendable () async -> [OpenConnection]
     public var certificates: @Sendable () async -> [AdminCertificate]
     /// Prometheus text.
     public var metrics: @Sendable () async -> String
@@ -106,7 +67,7 @@ public struct AdminSources: Sendable {
 
     public init(
         daemon: DaemonFacts, snapshot: @escaping @Sendable () async -> MeshSnapshot,
-        connections: @escaping @Sendable () async -> [AdminConnection],
+        connections: @escaping @Sendable () async -> [OpenConnection],
         certificates: @escaping @Sendable () async -> [AdminCertificate],
         metrics: @escaping @Sendable () async -> String, notReady: @escaping @Sendable () async -> [String],
         logLevel: @escaping @Sendable () async -> String,

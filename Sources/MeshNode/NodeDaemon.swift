@@ -10,6 +10,7 @@ internal import MeshRuntime
 internal import MeshTLS
 internal import MeshTelemetry
 internal import ServiceLifecycle
+internal import UnixSignals
 
 /// The node proxy, put together: configuration, certificates, capture, data plane, admin.
 public struct NodeDaemon: Sendable {
@@ -33,7 +34,7 @@ public struct NodeDaemon: Sendable {
         let authority = try attempt { try loadAuthority(state) }
         let kernel = try attempt {
             try KernelCapture(
-                CaptureOptions(
+                options: CaptureOptions(
                     nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,
                     runtimeDirectory: options.runDirectory))
         }
@@ -45,7 +46,7 @@ public struct NodeDaemon: Sendable {
         let plane = try attempt {
             try DataPlane(cores: options.cores) { core in
                 ProxyCore(
-                    core: core, nodeName: nodeName, limits: state.snapshot.settings.limits, snapshot: state.snapshot,
+                    core: core, nodeName: nodeName, snapshot: state.snapshot,
                     telemetry: CoreTelemetry(
                         metrics: CoreMetrics(core: core.index), log: log.queues[core.index], isWaypoint: false),
                     applicationLeg: ApplicationLeg(mark: CaptureConstants.upstreamMark))
@@ -53,24 +54,32 @@ public struct NodeDaemon: Sendable {
         }
         defer { plane.stop() }
         let signer = EmbeddedSigner(authority)
-        let svids = SVIDStore(signer: signer) { svid in plane.install(svid, logger: logger) }
+        let svids = SVIDStore(signer: signer, changed: { svid in plane.install(svid, logger: logger) })
         let workloads = WorkloadManager(
             nodeName: nodeName, plane: plane, kernel: kernel, svids: svids, logger: Logger(label: "workloads"))
-        let identity = IdentityServer(path: options.identitySocket, signer: signer) { inode in
-            source.state.snapshot.identityOfWaypoint(inNamespace: inode, node: nodeName)
+        let identity = try attempt {
+            try FileManager.default.createDirectory(
+                atPath: "\(options.runDirectory)/\(nodeName)", withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o755])
+            return try IdentityServer(path: options.identitySocket, signer: signer) { inode in
+                source.state.snapshot.identityOfWaypoint(inNamespace: inode, node: nodeName)
+            }
         }
+        defer { identity.stop() }
         let registry = MetricsRegistry()
         let admin = AdminServer(
             ports: .init(admin: options.adminPort, metrics: options.metricsPort, readiness: options.readinessPort),
-            sources: adminSources(source, plane, workloads, svids, kernel, registry, log, levels), logger: Logger(label: "admin"))
+            sources: NodeAdmin(
+                nodeName: nodeName, source: source, plane: plane, workloads: workloads, svids: svids, kernel: kernel,
+                registry: registry, log: log, levels: levels
+            ).sources, logger: Logger(label: "admin"))
         let group = ServiceGroup(
             configuration: .init(
                 services: [
                     .init(service: Running(admin.run)),
                     .init(service: Running(svids.run)),
-                    .init(service: Running(identity.run)),
                     .init(service: Running { await workloads.follow(source) }),
-                    .init(service: Draining(plane: plane, limits: state.snapshot.settings.limits, logger: logger)),
+                    .init(service: Draining(plane: plane, source: source, logger: logger)),
                 ],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {

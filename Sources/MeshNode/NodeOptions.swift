@@ -38,6 +38,9 @@ public struct NodeOptions: Sendable {
         self.logFormat = logFormat
     }
 
+    /// This release.
+    public static let version = "0.1.0"
+
     /// Where local waypoints fetch their certificates.
     public var identitySocket: String { "\(runDirectory)/\(nodeName)/identity.sock" }
 }

@@ -1,10 +1,11 @@
 internal import Logging
+internal import MeshDiscovery
 internal import MeshModel
 internal import MeshProxy
 internal import ServiceLifecycle
 
 /// A part of the daemon that runs until shutdown and then just ends.
-struct Running: Service {
+struct Running: ServiceLifecycle.Service {
     private let body: @Sendable () async throws -> Void
 
     init(_ body: @escaping @Sendable () async throws -> Void) {
@@ -19,14 +20,14 @@ struct Running: Service {
 }
 
 /// Waits for the shutdown and then for the connections, up to the limit.
-struct Draining: Service {
+struct Draining: ServiceLifecycle.Service {
     let plane: DataPlane
-    let limits: Limits
+    let source: FileSource
     let logger: Logger
 
     func run() async throws {
         try await gracefulShutdown()
-        let open = await plane.drain(atMost: .nanoseconds(limits.drainNanoseconds))
+        let open = await plane.drain(atMost: .nanoseconds(source.state.snapshot.settings.limits.drainNanoseconds))
         if open > 0 { logger.warning("\(open) connections did not end in time and were closed") }
     }
 }

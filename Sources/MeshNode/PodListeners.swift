@@ -1,3 +1,4 @@
+internal import MeshKernel
 internal import MeshModel
 internal import MeshRuntime
 
@@ -43,6 +44,16 @@ struct PodListeners {
                 RawSocketAddress(high: 0, low: 0, isIPv4: false, port: port),
                 options: options)
         }
+    }
+
+    /// What core `index` accepts on; its descriptors are the core's from then on.
+    func ofCore(_ index: Int) -> (outbound: Int32, inbound: Int32, tunnel: Int32) {
+        (outbound[index], inbound[index], tunnel[index])
+    }
+
+    /// One member of each group stands for all in the capture programs.
+    var first: CaptureListeners {
+        CaptureListeners(outbound: outbound[0], inbound: inbound[0], tunnel: tunnel[0])
     }
 
     /// Closes what no core has taken over.

@@ -73,7 +73,7 @@ final class WorkloadManager: Sendable {
                 do {
                     for await update in try source.updates() { continuation.yield(.configuration(update)) }
                 } catch {
-                    logger.error("configuration is not watched: \(error.description)")
+                    logger.error("configuration is not watched: \(error)")
                 }
             }
             group.addTask {
@@ -117,7 +117,10 @@ final class WorkloadManager: Sendable {
         await startMissing(&state)
         if state.isAdopting {
             state.isAdopting = false
-            releaseForgotten(state)
+            // Workloads of an earlier run that this configuration does not name.
+            for name in kernel.sweep(keeping: Set(state.wanted.keys)) {
+                logger.info("workload \(name) of an earlier run is released")
+            }
         }
         status.withLock { $0.isStarted = true }
     }
@@ -185,7 +188,7 @@ final class WorkloadManager: Sendable {
                     try hub.add(
                         workload, namespace: namespace, tls: context, outbound: outbound, inbound: inbound, tunnel: tunnel)
                 } catch {
-                    logger.error("listeners of \(workload.name) on core \(index): \(error.description)")
+                    logger.error("listeners of \(workload.name) on core \(index): \(error)")
                 }
             }
         }
@@ -193,7 +196,8 @@ final class WorkloadManager: Sendable {
         _ = await plane.openConnections()
         do {
             try kernel.attach(
-                workload.name, namespace: namespace, addresses: workload.addresses, listeners: listeners.first)
+                workload.name, namespace: namespace.descriptor, cookie: namespace.cookie, addresses: workload.addresses,
+                listeners: listeners.first)
         } catch {
             plane.post { $0.remove(workload.name) }
             throw error
@@ -213,19 +217,6 @@ final class WorkloadManager: Sendable {
         let identity = live.workload.identity
         if !state.live.values.contains(where: { $0.workload.identity == identity }) { svids.forget(identity) }
         logger.info("workload \(name) is released")
-    }
-
-    /// Pins of workloads that an earlier daemon served and this configuration does not name.
-    private func releaseForgotten(_ state: State) {
-        let kept = Set(state.wanted.keys)
-        do {
-            for name in try kernel.adoptable() where !kept.contains(name) {
-                try kernel.detach(name)
-                logger.info("workload \(name) of an earlier run is released")
-            }
-        } catch {
-            logger.warning("leftovers of an earlier run were not removed: \(error)")
-        }
     }
 }
 

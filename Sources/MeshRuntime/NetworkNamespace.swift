@@ -2,7 +2,8 @@ import CMeshSystem
 
 /// A network namespace, kept by an open file: it lives on when its path and its processes are gone.
 public final class NetworkNamespace: Sendable {
-    private let descriptor: Int32
+    /// Open as long as this object lives.
+    public let descriptor: Int32
     /// The inode number, the same for every path to the namespace as long as it lives.
     public let inode: UInt64
 

@@ -1,3 +1,5 @@
+public import MeshModel
+
 /// Why a TLS session failed. Made once per failed session, never on the steady path.
 public struct TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
     public enum Reason: Hashable, Sendable {
@@ -53,6 +55,14 @@ public struct TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
         case .truncated: "connection ended without close_notify"
         case .flood: "peer sends too many TLS messages without data"
         case .protocolViolation(let why): "TLS protocol violation: \(why)"
+        }
+    }
+
+    /// The mesh's word for it, in logs and metrics.
+    public var meshReason: MeshModel.Reason {
+        switch reason {
+        case .peerIdentity, .trustDomain, .notAnSVID: .peerIdentity
+        default: .tlsFailure
         }
     }
 

@@ -14,6 +14,8 @@ final class WaypointConnection: ProxiedConnection {
     private let request: TunnelRequest
     private let target: Target
     private var refusalStatus = 503
+    /// nil for a workload: its own node decides.
+    private var access: WaypointAccess?
 
     init(hub: WaypointCore, local: LocalWorkload, request: TunnelRequest, target: Target) {
         waypoint = hub
@@ -38,7 +40,9 @@ final class WaypointConnection: ProxiedConnection {
         let resolution: Resolution
         switch target {
         case .service(let service, let address):
-            if case .deny(let reason, let policy) = waypoint.authorize(request, local, service: service.name, address) {
+            let access = WaypointAccess(request, gateway: waypoint.gateway, service: service.name, address: address)
+            self.access = access
+            if case .deny(let reason, let policy) = access.verdict(hub.snapshot) {
                 refusalStatus = 401
                 return terminate(reason, policy: policy)
             }
@@ -63,11 +67,7 @@ final class WaypointConnection: ProxiedConnection {
     override func refuseDownstream(_ reason: Reason) { request.refuse(status: refusalStatus) }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
-        guard case .service(let service, let address) = target else { return nil }
-        let verdict = snapshot.authorize(
-            atWaypoint: waypoint.gateway, service: service.name,
-            request: waypoint.authorizationRequest(request, local, address))
-        guard case .deny(_, let policy) = verdict else { return nil }
+        guard let access, case .deny(_, let policy) = access.verdict(snapshot) else { return nil }
         return (.policyChanged, policy)
     }
 }

@@ -10,10 +10,10 @@ final class WaypointCore: ProxyCore {
     let gateway: ObjectName
     private var http: [ObjectName: WaypointHTTP] = [:]
 
-    init(gateway: ObjectName, core: Core, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry) {
+    init(gateway: ObjectName, core: Core, snapshot: MeshSnapshot, telemetry: CoreTelemetry) {
         self.gateway = gateway
         super.init(
-            core: core, nodeName: "", limits: limits, snapshot: snapshot, telemetry: telemetry, applicationLeg: nil)
+            core: core, nodeName: "", snapshot: snapshot, telemetry: telemetry, applicationLeg: nil)
     }
 
     override func handle(_ request: TunnelRequest, for local: LocalWorkload) {
@@ -46,18 +46,6 @@ final class WaypointCore: ProxyCore {
         case .http1:
             connections(for: local).serve(request, service: service.name, address: authority)
         }
-    }
-
-    /// Policies attached to the service or to the gateway (`targetRefs`).
-    func authorize(_ request: TunnelRequest, _ local: LocalWorkload, service: ObjectName, _ address: SocketAddress) -> Verdict {
-        snapshot.authorize(
-            atWaypoint: gateway, service: service, request: authorizationRequest(request, local, address))
-    }
-
-    func authorizationRequest(_ request: TunnelRequest, _ local: LocalWorkload, _ address: SocketAddress) -> AuthorizationRequest {
-        AuthorizationRequest(
-            destination: local.workload, address: address,
-            sourceIP: SocketAddress(request.session.socket.remoteAddress).ip, identity: request.peer)
     }
 
     private func connections(for local: LocalWorkload) -> WaypointHTTP {

@@ -8,11 +8,7 @@ internal import MeshTelemetry
 final class WaypointHTTP: HTTPUpstreams {
     private struct Open {
         let connection: HTTPProxyConnection
-        let service: ObjectName
-        let authorization: AuthorizationRequest
-        let client: SocketAddress
-        let address: SocketAddress
-        let caller: SPIFFEID
+        let access: WaypointAccess
     }
 
     private unowned let hub: WaypointCore
@@ -30,10 +26,8 @@ final class WaypointHTTP: HTTPUpstreams {
 
     /// Decides about the connection once, then lets HTTP decide about each request.
     func serve(_ request: TunnelRequest, service: ObjectName, address: SocketAddress) {
-        let authorization = hub.authorizationRequest(request, local, address)
-        if case .deny(let reason, let policy) = hub.snapshot.authorize(
-            atWaypoint: hub.gateway, service: service, request: authorization)
-        {
+        let access = WaypointAccess(request, gateway: hub.gateway, service: service, address: address)
+        if case .deny(let reason, let policy) = access.verdict(hub.snapshot) {
             return hub.refuse(request, for: local, status: 401, reason, nil, policy: policy)
         }
         request.accept(baggage: nil)
@@ -41,18 +35,14 @@ final class WaypointHTTP: HTTPUpstreams {
             service: service, port: address.port, caller: request.peer, local: local.workload.identity)
         let connection = HTTPProxyConnection(
             request.stream, facts: facts, on: hub.core, limits: hub.limits, upstreams: self)
-        open[ObjectIdentifier(connection)] = Open(
-            connection: connection, service: service, authorization: authorization,
-            client: SocketAddress(request.session.socket.remoteAddress), address: address, caller: request.peer)
+        open[ObjectIdentifier(connection)] = Open(connection: connection, access: access)
         connection.start()
     }
 
     /// Ends connections that policy no longer allows.
     func decideAgain(_ snapshot: MeshSnapshot) {
         for entry in open.values {
-            let verdict = snapshot.authorize(
-                atWaypoint: hub.gateway, service: entry.service, request: entry.authorization)
-            if case .deny = verdict { entry.connection.abort(.policyChanged) }
+            if case .deny = entry.access.verdict(snapshot) { entry.connection.abort(.policyChanged) }
         }
     }
 
@@ -73,10 +63,10 @@ final class WaypointHTTP: HTTPUpstreams {
         completion: @escaping (Result<ByteStream, UpstreamFailure>) -> Void
     ) {
         let key = ObjectIdentifier(connection)
-        let entry = open[key]
+        let access = open[key]?.access
         let resolution = hub.snapshot.resolveBackend(
-            service, port: port, family: entry?.address.ip, using: &hub.core.random)
-        dials[key] = local.dial(resolution, client: entry?.client) { [self] result in
+            service, port: port, family: access?.address.ip, using: &hub.core.random)
+        dials[key] = local.dial(resolution, client: access?.source) { [self] result in
             dials[key] = nil
             switch result {
             case .success(let connected): completion(.success(connected.stream))

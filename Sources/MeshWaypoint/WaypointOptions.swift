@@ -14,6 +14,8 @@ public struct WaypointOptions: Sendable {
     public var metricsPort: Int
     public var readinessPort: Int
     public var logFormat: LogFormat
+    /// This release.
+    public static let version = "0.1.0"
 
     public init(
         gateway: ObjectName, configuration: String, cores: Int, identitySocket: String? = nil, adminPort: Int = 15000,

@@ -52,6 +52,13 @@ import Testing
         world.finish()
     }
 
+    @Test func smallMessagesLeaveInOneWrite() throws {
+        let world = try World(server: Peer.echo)
+        _ = world.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello")
+        #expect(world.client.stream.peer?.writes == 1 && world.servers[0].stream.peer?.writes == 1)
+        world.finish()
+    }
+
     @Test func aNewConfigurationMeansANewUpstreamConnection() throws {
         let world = try World(server: Peer.echo)
         _ = world.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n")

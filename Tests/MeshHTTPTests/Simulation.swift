@@ -18,6 +18,8 @@ final class SimulatedStream: ByteStream {
     var isReleased = false
     var isReadBlocked = false
     var isWriteBlocked = false
+    /// Calls of `write` that took something.
+    private(set) var writes = 0
     private var isFinished = false
 
     init(_ network: SimulatedNetwork, capacity: Int) {
@@ -52,6 +54,7 @@ final class SimulatedStream: ByteStream {
         }
         let count = min(bytes.count, room, network.piece())
         peer.inFlight += bytes[..<count]
+        writes += 1
         if count < bytes.count { isWriteBlocked = true }
         return .wrote(count)
     }

@@ -1,3 +1,4 @@
+import Glibc
 import MeshRuntime
 import Testing
 
@@ -265,6 +266,20 @@ import Testing
         let stranger = try #require(newcomer)
         #expect(stranger.owner.readable == 0 && stranger.owner.failures.isEmpty)
         #expect(loopback.turn { stranger.owner.writable == 1 })
+    }
+
+    @Test func descriptorThatCannotBeWatchedFailsAtTheEndOfTheTurn() throws {
+        let core = try Core(index: 0)
+        // epoll refuses regular files with EPERM, as it may refuse a socket for want of memory or watches.
+        let file = open("/etc/hostname", O_RDONLY | O_CLOEXEC)
+        try #require(file >= 0)
+        let stream = Recorded(SocketStream(adopting: file, on: core, connecting: true))
+        core.turn(waitingAtMost: .max)
+        #expect(stream.owner.failures == [.system(EPERM)])
+        #expect(stream.write("x") == .failed(.system(EPERM)))
+        #expect(core.registered == 0)
+        stream.stream.close()
+        #expect(!stream.stream.isOpen)
     }
 
     @Test func droppedStreamsLeaveTheCore() throws {

@@ -252,5 +252,7 @@ import Testing
         #expect(TLSFailure(.alert(45)).description == "peer refused with alert 45 (certificate_expired)")
         #expect(
             TLSFailure(.peerIdentity(expected: "a", got: "b")).description == "peer identity: expected a, got b")
+        #expect(TLSFailure(.peerIdentity(expected: "a", got: "b")).meshReason == .peerIdentity)
+        #expect(TLSFailure(.expired).meshReason == .tlsFailure)
     }
 }

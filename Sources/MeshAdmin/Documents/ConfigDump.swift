@@ -1,5 +1,6 @@
 import Foundation
 import MeshModel
+internal import MeshTelemetry
 
 /// `/config_dump` in the shape that `istioctl ztunnel-config` reads (keys and spellings are its interface).
 struct ConfigDump: Encodable {
@@ -20,7 +21,7 @@ struct ConfigDump: Encodable {
     let config: Config
 
     init(
-        _ mesh: MeshSnapshot, daemon: DaemonFacts, connections: [AdminConnection], certificates: [AdminCertificate]
+        _ mesh: MeshSnapshot, daemon: DaemonFacts, connections: [OpenConnection], certificates: [AdminCertificate]
     ) {
         let meshWide = mesh.authorizationPolicies.filter { policy in
             switch policy.scope {
@@ -133,7 +134,7 @@ struct ConfigDump: Encodable {
             let actualDst: String?
             let `protocol`: String
 
-            init(_ connection: AdminConnection) {
+            init(_ connection: OpenConnection) {
                 src = connection.source.description
                 originalDst = connection.originalDestination?.description
                 actualDst = connection.actualDestination?.description
@@ -151,7 +152,7 @@ struct ConfigDump: Encodable {
         let connections: [String: [Connection]]
         let info: Info
 
-        init(_ workload: MeshModel.Workload, _ connections: [AdminConnection]) {
+        init(_ workload: MeshModel.Workload, _ connections: [OpenConnection]) {
             self.connections = [
                 "inbound": connections.filter { $0.direction == .inbound }.map(Connection.init),
                 "outbound": connections.filter { $0.direction == .outbound }.map(Connection.init),

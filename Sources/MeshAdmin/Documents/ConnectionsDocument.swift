@@ -1,10 +1,11 @@
 import MeshModel
+internal import MeshTelemetry
 
 /// `/connections`.
 struct ConnectionsDocument: Encodable {
     struct Connection: Encodable {
         let workload: String
-        let direction: AdminConnection.Direction
+        let direction: OpenConnection.Direction
         let source: String
         let originalDestination: String?
         let actualDestination: String?
@@ -14,7 +15,7 @@ struct ConnectionsDocument: Encodable {
         let bytesToClient: UInt64
         let ageMilliseconds: UInt64
 
-        init(_ connection: AdminConnection) {
+        init(_ connection: OpenConnection) {
             workload = connection.workload.description
             direction = connection.direction
             source = connection.source.description
@@ -32,7 +33,7 @@ struct ConnectionsDocument: Encodable {
     let outbound: Int
     let connections: [Connection]
 
-    init(_ connections: [AdminConnection]) {
+    init(_ connections: [OpenConnection]) {
         inbound = connections.count { $0.direction == .inbound }
         outbound = connections.count - inbound
         self.connections = connections.map(Connection.init)

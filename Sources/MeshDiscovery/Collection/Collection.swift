@@ -76,9 +76,10 @@ where Element.ID: Hashable & Comparable & Sendable {
                 return (state.nextHandler, Array(state.elements.values))
             }
             handler(present.sorted { $0.id < $1.id }.map(Event.added))
-            return Subscription { [weak self] in
-                // The closure is dropped outside the lock: what it captured may run code when it goes.
-                _ = self?.state.withLock { $0.handlers.removeValue(forKey: key) }
+            // Holds the collection: a view of a view must not lose the one in the middle, which nobody else holds.
+            return Subscription { [self] in
+                // The handler is dropped outside the lock: what it captured may run code when it goes.
+                _ = state.withLock { $0.handlers.removeValue(forKey: key) }
             }
         }
     }

@@ -23,9 +23,8 @@ struct Assembly {
     }
 
     mutating func add(_ manifests: [Manifest]) {
-        let unique = manifests.filter { claimName(of: $0) }
-        addMesh(unique.filter { $0.kind == .mesh })
-        for manifest in unique { add(manifest) }
+        addMesh(manifests.filter { $0.kind == .mesh })
+        for manifest in manifests where manifest.kind != .mesh { add(manifest) }
         // Workloads before services: of a doubled address the service is told, whose address is easier to change.
         for record in workloads { claim(record) }
         for record in services {
@@ -47,35 +46,44 @@ struct Assembly {
         }
     }
 
+    /// A second object of one name is read for its own errors and then left out.
     private mutating func add(_ manifest: Manifest) {
+        let isFirst = claimName(of: manifest)
         switch manifest.kind {
         case .mesh: break
         case .namespace:
             let namespace = manifest.namespace()
+            guard isFirst else { return }
             namespaces.append((namespace, manifest))
             objects.namespaces.append(namespace)
         case .workload:
             let record = manifest.workload(trustDomain: objects.settings.trustDomain)
+            guard isFirst else { return }
             workloads.append(record)
             objects.workloads.append(record.workload)
         case .service:
             let record = manifest.service()
+            guard isFirst else { return }
             services.append(record)
             objects.services.append(record.service)
         case .gateway:
             let record = manifest.gateway()
+            guard isFirst else { return }
             gateways.append(record)
             objects.gateways.append(record.gateway)
         case .httpRoute:
             let record = manifest.httpRoute()
+            guard isFirst else { return }
             routes.append(record)
             objects.routes.append(record.route)
         case .authorizationPolicy:
             let record = manifest.authorizationPolicy(rootNamespace: objects.settings.rootNamespace)
+            guard isFirst else { return }
             authorizationPolicies.append(record)
             objects.authorizationPolicies.append(record.policy)
         case .peerAuthentication:
             let record = manifest.peerAuthentication(rootNamespace: objects.settings.rootNamespace)
+            guard isFirst else { return }
             peerAuthentications.append(record)
             objects.peerAuthentications.append(record.policy)
         }

@@ -30,10 +30,21 @@ public struct ConfigurationError: Error, Hashable, Sendable {
         self.file = file
         self.line = line
         self.column = column
-        self.kind = kind
-        self.name = name
-        self.field = field
-        self.message = message
+        self.kind = kind.map(Self.printable)
+        self.name = name.map(Self.printable)
+        self.field = Self.printable(field)
+        self.message = Self.printable(message)
+    }
+
+    /// What files say is quoted in messages: it must not move a terminal's cursor, forge a line of a log, or be as
+    /// long as the file.
+    private static func printable(_ text: String) -> String {
+        let limit = 1_000
+        func isControl(_ scalar: Unicode.Scalar) -> Bool { scalar.properties.generalCategory == .control }
+        let isLong = text.utf8.count > limit
+        if !isLong, !text.unicodeScalars.contains(where: isControl) { return text }
+        let shown = text.unicodeScalars.prefix(limit).map { isControl($0) ? $0.escaped(asASCII: true) : String($0) }
+        return shown.joined() + (isLong ? "…" : "")
     }
 }
 

@@ -12,18 +12,18 @@ extension Manifest {
     func httpRoute() -> HTTPRouteRecord {
         var record = HTTPRouteRecord(route: HTTPRoute(name: name, parents: [], rules: []), manifest: self)
         let what = "a Service that the route is for"
-        for item in spec.required("parentRefs", "a list of \(what)")?.someItems(what) ?? [] {
+        for item in spec.required("parentRefs", "a list of \(what)")?.someItems(what, atMost: 32) ?? [] {
             guard let parent = readParent(item) else { continue }
             if record.route.parents.contains(parent) { item.fail("expected each parent once, found it again") }
             record.route.parents.append(parent)
             record.parents.append((parent, item))
         }
-        for item in spec.optional("hostnames")?.items() ?? [] {
+        for item in spec.optional("hostnames")?.items(atMost: 16) ?? [] {
             if let host = item.value(Names.hostName, { Names.isHostName($0) ? $0 : nil }) {
                 record.route.hostnames.append(host)
             }
         }
-        if let items = spec.optional("rules")?.items() {
+        if let items = spec.optional("rules")?.items(atMost: 16) {
             record.route.rules = items.compactMap { readRule($0, record: &record) }
         } else {
             // Gateway API's default: one rule that matches everything.
@@ -78,11 +78,11 @@ extension Manifest {
         var rule = HTTPRoute.Rule()
         // The name only serves policies that attach to a rule.
         fields.ignore("name")
-        if let matches = fields.optional("matches")?.items(), !matches.isEmpty {
+        if let matches = fields.optional("matches")?.items(atMost: 64), !matches.isEmpty {
             rule.matches = matches.compactMap(Self.readMatch)
         }
         rule.requestHeaders = fields.optional("filters").map(Self.readFilters) ?? []
-        for item in fields.optional("backendRefs")?.items() ?? [] {
+        for item in fields.optional("backendRefs")?.items(atMost: 16) ?? [] {
             guard let backend = readBackend(item) else { continue }
             rule.backends.append(backend)
             record.backends.append((backend, item))
@@ -150,7 +150,7 @@ extension Manifest {
 
     private static func readHeaderMatches(_ field: Field) -> [HTTPRoute.HeaderMatch] {
         var seen: Set<String> = []
-        return (field.items("a list of header matches") ?? []).compactMap { item in
+        return (field.items("a list of header matches", atMost: 16) ?? []).compactMap { item in
             guard let fields = item.fields("a header match with name and value") else { return nil }
             defer { fields.end() }
             if let type = fields.optional("type"), let text = type.text("Exact"), text != "Exact" {
@@ -190,7 +190,7 @@ extension Manifest {
 
     private static func readFilters(_ field: Field) -> [HTTPRoute.HeaderModifier] {
         var modifiers: [HTTPRoute.HeaderModifier] = []
-        for item in field.items("a list of filters") ?? [] {
+        for item in field.items("a list of filters", atMost: 16) ?? [] {
             guard let fields = item.fields("a filter"),
                 let type = fields.required("type", "RequestHeaderModifier"),
                 let name = type.text("RequestHeaderModifier")
@@ -221,7 +221,7 @@ extension Manifest {
             }
         }
         func pairs(_ field: Field?) -> [HTTPRoute.HeaderModifier.Field] {
-            (field?.items("a list of headers") ?? []).compactMap { item in
+            (field?.items("a list of headers", atMost: 16) ?? []).compactMap { item in
                 guard let header = item.fields("a header with name and value") else { return nil }
                 defer { header.end() }
                 guard let pair = readHeader(header) else { return nil }
@@ -231,7 +231,7 @@ extension Manifest {
         }
         let set = pairs(fields.optional("set"))
         let add = pairs(fields.optional("add"))
-        let remove = (fields.optional("remove")?.items("a list of header names") ?? []).compactMap { item in
+        let remove = (fields.optional("remove")?.items("a list of header names", atMost: 16) ?? []).compactMap { item in
             let name = headerName(item)
             if let name { once(name, item) }
             return name

@@ -116,13 +116,13 @@ extension Manifest {
         }
         for (name, member) in times {
             guard let field = fields.optional(name) else { continue }
-            let value = field.value("a time from 1ms to 24h, like 10s or 1m30s") { text -> UInt64? in
-                guard let value = Quantities.duration(text), (1_000_000...86_400_000_000_000).contains(value) else {
-                    return nil
-                }
-                return value
+            guard case .scalar(let text, _) = field.node.content, let value = Quantities.duration(text),
+                (1_000_000...86_400_000_000_000).contains(value)
+            else {
+                field.fail("expected a time from 1ms to 24h, like 10s or 1m30s, found \(field.node.summary)")
+                continue
             }
-            if let value { limits[keyPath: member] = value }
+            limits[keyPath: member] = value
         }
         fields.end()
         return limits

@@ -54,16 +54,21 @@ struct Field {
         integer(1...65535, "a port from 1 to 65535").map { UInt16($0) }
     }
 
-    func items(_ expected: String = "a list") -> [Field]? {
+    /// - Parameter limit: where Kubernetes bounds the list, so do we.
+    func items(_ expected: String = "a list", atMost limit: Int = .max) -> [Field]? {
         guard case .sequence(let nodes) = node.content else { return mismatch(expected) }
+        if nodes.count > limit {
+            fail("expected at most \(limit) entries, found \(nodes.count)")
+            return nil
+        }
         return nodes.enumerated().map { position, node in
             Field(node: node, path: "\(path)[\(position)]", report: report)
         }
     }
 
     /// A list with at least one entry.
-    func someItems(_ expected: String) -> [Field]? {
-        guard let items = items("a list of \(expected)") else { return nil }
+    func someItems(_ expected: String, atMost limit: Int = .max) -> [Field]? {
+        guard let items = items("a list of \(expected)", atMost: limit) else { return nil }
         if items.isEmpty { return mismatch("at least one entry: \(expected)", hint: " without entries") }
         return items
     }

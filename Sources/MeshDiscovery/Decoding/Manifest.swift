@@ -49,6 +49,9 @@ extension Manifest {
         let report = ObjectReport(file: file, line: node.line, column: node.column, findings: findings)
         let root = Field(node: node, path: "", report: report)
         guard let fields = root.fields("an object with apiVersion, kind and metadata") else { return nil }
+        // Known before the checks, so that every message can say which object it is about.
+        report.kind = node["kind"]?.plainText
+        report.name = Self.displayName(of: node)
         self.init(fields, report: report)
     }
 
@@ -56,7 +59,6 @@ extension Manifest {
         let kindField = fields.required("kind", "the kind of the object")
         let versionField = fields.required("apiVersion", "the apiVersion of the kind")
         guard let kindField, let kindName = kindField.text() else { return nil }
-        report.kind = kindName
         if Kind.planned.contains(kindName) {
             kindField.refuse(kindName)
             return nil
@@ -69,7 +71,7 @@ extension Manifest {
             versionField.fail("expected \(kind.apiVersions[0]), found \(versionField.node.summary)")
         }
         guard let metadata = fields.required("metadata", "a mapping with the object's name")?.fields(),
-            let envelope = Metadata(metadata, kind: kind, report: report)
+            let envelope = Metadata(metadata, kind: kind)
         else { return nil }
         self.kind = kind
         self.report = report
@@ -82,8 +84,28 @@ extension Manifest {
         fields.end()
     }
 
+    private static func displayName(of node: YAMLNode) -> String? {
+        guard let metadata = node["metadata"], let name = metadata["name"]?.plainText else { return nil }
+        let kind = node["kind"]?.plainText.flatMap(Kind.init)
+        if kind?.isNamespaced == false { return name }
+        let namespace = metadata["namespace"]?.plainText ?? (kind == nil ? nil : "default")
+        return namespace.map { "\($0)/\(name)" } ?? name
+    }
+
     private static func absent(_ fields: Fields) -> Field {
         Field(node: fields.whole.node, path: "spec", report: fields.whole.report)
+    }
+}
+
+extension YAMLNode {
+    fileprivate subscript(key: String) -> YAMLNode? {
+        guard case .mapping(let entries) = content else { return nil }
+        return entries.first { $0.key == key }?.value
+    }
+
+    fileprivate var plainText: String? {
+        guard case .scalar(let text, _) = content, scalarKind == .text, !text.isEmpty else { return nil }
+        return text.utf8.count > 253 ? "\(text.prefix(60))…" : text
     }
 }
 
@@ -94,7 +116,7 @@ private struct Metadata {
     var labelFields: [String: Field] = [:]
     var annotations: [String: String] = [:]
 
-    init?(_ fields: Fields, kind: Kind, report: ObjectReport) {
+    init?(_ fields: Fields, kind: Kind) {
         let nameField = fields.required("name", "the object's name")
         let namespaceField = fields.optional("namespace")
         var namespace = kind.isNamespaced ? "default" : ""
@@ -106,7 +128,6 @@ private struct Metadata {
             }
         }
         let text = nameField?.text()
-        report.name = text.map { kind.isNamespaced ? "\(namespace)/\($0)" : $0 }
         if let nameField, let text, !(kind.needsLabelName ? Names.isLabel(text) : Names.isSubdomain(text)) {
             let shape = kind.needsLabelName ? Names.label : Names.subdomain
             nameField.fail("expected \(shape), found \(nameField.node.summary)")

@@ -82,17 +82,27 @@ struct ConfigurationPath {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw failure(path) }
         guard status.st_mode & S_IFMT == S_IFREG else { return .refused("expected a regular file") }
+        // One byte more than there should be tells a file that grows, or whose size is not known, from its end.
+        let room = min(max(Int(status.st_size), 4096), ConfigurationLimits.fileBytes) + 1
         var bytes: [UInt8] = []
-        let step = 256 * 1024
         while bytes.count <= ConfigurationLimits.fileBytes {
-            let start = bytes.count
-            bytes.append(contentsOf: repeatElement(0, count: step))
-            let count = bytes.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress! + start, step) }
-            guard count >= 0 else { throw failure(path) }
-            bytes.removeLast(step - count)
-            if count == 0 { return .bytes(bytes) }
+            let part = try chunk(of: descriptor, upTo: room, path: path)
+            if part.isEmpty { return .bytes(bytes) }
+            bytes += part
         }
         return .refused("expected at most \(ConfigurationLimits.fileBytes) bytes, found more")
+    }
+
+    private static func chunk(
+        of descriptor: Int32, upTo room: Int, path: String
+    ) throws(ConfigurationFailure) -> [UInt8] {
+        var result = 0
+        let bytes = [UInt8](unsafeUninitializedCapacity: room) { buffer, count in
+            result = Glibc.read(descriptor, buffer.baseAddress!, room)
+            count = max(result, 0)
+        }
+        if result < 0 { throw failure(path) }
+        return bytes
     }
 
     private static func failure(_ path: String) -> ConfigurationFailure {

@@ -62,12 +62,12 @@ extension YAMLNode {
         case .mapping: return "a mapping"
         case .sequence: return "a list"
         case .scalar(let text, _):
-            let shown = text.count > 60 ? "\(text.prefix(60))…" : text
+            let shown = text.utf8.count > 60 ? "\(text.prefix(60))…" : text
             return switch scalarKind {
             case .null: "nothing"
             case .boolean: "the boolean \(shown)"
             case .integer, .decimal: "the number \(shown)"
-            default: "\"\(shown.replacing("\n", with: "\\n"))\""
+            default: "\"\(shown)\""
             }
         }
     }

@@ -19,8 +19,8 @@ public import MeshRuntime
 /// After anything that could leave the two ends with different ideas of where a message ends, the connection that
 /// carried it is not used again: reset when the other end must see an abort, closed in order otherwise.
 ///
-/// Everything happens on one core.
-public final class HTTPProxyConnection: StreamOwner {
+/// Everything happens on one core. Subclassed by whoever wants to keep something with a connection.
+open class HTTPProxyConnection: StreamOwner {
     enum Phase {
         case head
         case exchange(HTTPExchange)
@@ -31,7 +31,7 @@ public final class HTTPProxyConnection: StreamOwner {
     }
 
     /// The facts given at the start.
-    public let downstream: HTTPDownstream
+    public final let downstream: HTTPDownstream
     let core: Core
     let limits: Limits
     let codecLimits: HTTPCodecLimits
@@ -81,7 +81,7 @@ public final class HTTPProxyConnection: StreamOwner {
     /// Responses like 103 before the final one.
     static let interimResponseLimit = 16
     /// Steps in one go; then other connections of the core have their turn.
-    private static let stepBudget = 256
+    private static let stepBudget = 64
 
     /// Begins to read.
     public func start() { advance() }
@@ -153,8 +153,7 @@ public final class HTTPProxyConnection: StreamOwner {
 
     /// One small step; false when nothing can happen before the next event.
     private func step() -> Bool {
-        let flushed = client.flush()
-        if case .closed = phase { return false }
+        let flushed = mayTakeContentAlong ? false : client.flush()
         if client.writeFailure != nil {
             tearDown(.downstreamReset, resetting: true)
             return false
@@ -165,6 +164,12 @@ public final class HTTPProxyConnection: StreamOwner {
         case .lingering: return stepLingering() || flushed
         case .closed: return false
         }
+    }
+
+    /// A response head leaves together with the content that came with it, so `pump` sends it.
+    private var mayTakeContentAlong: Bool {
+        guard case .exchange(let exchange) = phase, case .body = exchange.response else { return false }
+        return true
     }
 
     /// Finishes our direction after what waits, then waits for the client's end for a moment.

@@ -30,7 +30,7 @@ open class HTTPUpstreams {
     open func snapshot() -> MeshSnapshot { fatalError("abstract") }
 
     /// Opens a stream to an endpoint of `service`. `completion` is called once, at once or later, on the same core,
-    /// with a stream that is connected; not at all after `cancelDial`.
+    /// with a stream that is connected or on its way; not at all after `cancelDial`.
     open func dial(
         service: ObjectName, port: UInt16, for connection: HTTPProxyConnection,
         completion: @escaping (Result<ByteStream, UpstreamFailure>) -> Void

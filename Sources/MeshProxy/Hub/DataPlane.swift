@@ -1,3 +1,4 @@
+internal import MeshModel
 public import MeshRuntime
 
 /// The cores of a daemon, seen from the control thread: work is posted to each core and answers are awaited.

@@ -8,7 +8,7 @@ internal import MeshWire
 open class ProxyCore {
     public let core: Core
     public let nodeName: String
-    public let limits: Limits
+    public var limits: Limits { snapshot.settings.limits }
     /// Decisions are made on this; replaced as a whole.
     public private(set) var snapshot: MeshSnapshot
     public private(set) var workloads: [ObjectName: LocalWorkload] = [:]
@@ -17,15 +17,15 @@ open class ProxyCore {
     /// nil where nothing captures: applications are then reached as anybody reaches them.
     let applicationLeg: ApplicationLeg?
     public private(set) var isDraining = false
+    /// Where the core's thread comes back to from a workload's namespace; kept, since looking it up costs system calls.
+    private(set) lazy var home = try? NetworkNamespace.current()
     private var handshakes = 0
 
     public init(
-        core: Core, nodeName: String, limits: Limits, snapshot: MeshSnapshot, telemetry: CoreTelemetry,
-        applicationLeg: ApplicationLeg?
+        core: Core, nodeName: String, snapshot: MeshSnapshot, telemetry: CoreTelemetry, applicationLeg: ApplicationLeg?
     ) {
         self.core = core
         self.nodeName = nodeName
-        self.limits = limits
         self.snapshot = snapshot
         self.telemetry = telemetry
         self.applicationLeg = applicationLeg
@@ -108,11 +108,11 @@ open class ProxyCore {
 
     private func acceptTunnel(_ stream: SocketStream, _ local: LocalWorkload) {
         guard let context = local.tls else {
-            tunnelFailed(stream, local, .identityUnavailable, "the workload has no certificate yet")
+            rejected(stream, local, .identityUnavailable, "the workload has no certificate yet")
             return stream.reset()
         }
         guard handshakes < limits.handshakesInFlightPerCore else {
-            tunnelFailed(stream, local, .limitReached, "too many TLS handshakes in flight")
+            rejected(stream, local, .limitReached, "too many TLS handshakes in flight")
             return stream.reset()
         }
         handshakes += 1
@@ -123,27 +123,41 @@ open class ProxyCore {
                 guard let local else { return request.refuse(status: 503) }
                 handle(request, for: local)
             },
-            malformed: { [unowned self, weak local] server, error in
-                if let local { tunnelFailed(server.socket, local, error.reason, error.description) }
+            malformed: { [unowned self, weak local] server, reason, detail in
+                if let local { tunnelFailed(server, local, reason, detail) }
             },
             ended: { [unowned self, weak local] server, reason, detail in
                 if server.peer == nil {
                     handshakes -= 1
-                    if let local { tunnelFailed(server.socket, local, reason, detail) }
+                    if let local { tunnelFailed(server, local, reason, detail) }
                 } else if !server.sawRequest, reason != .none, let local {
-                    tunnelFailed(server.socket, local, reason, detail)
+                    tunnelFailed(server, local, reason, detail)
                 }
                 local?.servers[ObjectIdentifier(server)] = nil
             })
         local.servers[ObjectIdentifier(server)] = server
+        server.start()
     }
 
-    private func tunnelFailed(_ stream: SocketStream, _ local: LocalWorkload, _ reason: Reason, _ detail: String) {
+    private func rejected(_ stream: SocketStream, _ local: LocalWorkload, _ reason: Reason, _ detail: String) {
+        recordFailure(
+            from: SocketAddress(stream.remoteAddress), to: SocketAddress(stream.localAddress), local, reason, detail,
+            since: core.now)
+    }
+
+    private func tunnelFailed(_ server: TunnelServer, _ local: LocalWorkload, _ reason: Reason, _ detail: String) {
+        recordFailure(
+            from: server.remoteAddress, to: server.localAddress, local, reason, detail, since: server.acceptedAt)
+    }
+
+    private func recordFailure(
+        from source: SocketAddress, to destination: SocketAddress, _ local: LocalWorkload, _ reason: Reason,
+        _ detail: String, since start: UInt64
+    ) {
         var record = ConnectionRecord(
-            direction: .inbound, source: SocketAddress(stream.remoteAddress),
-            destination: SocketAddress(stream.localAddress), startedAt: core.now)
+            direction: .inbound, source: source, destination: destination, startedAt: start)
         record.destinationWorkload = local.workload
-        record.sourceWorkload = snapshot.workload(at: record.source.ip)
+        record.sourceWorkload = snapshot.workload(at: source.ip)
         record.reason = reason
         record.error = detail
         closed(record, wasOpen: false)
@@ -151,7 +165,7 @@ open class ProxyCore {
 
     /// A verified peer asks for a connection behind `local`. The node's answer: only to this workload's own address.
     open func handle(_ request: TunnelRequest, for local: LocalWorkload) {
-        let ours = SocketAddress(request.session.socket.localAddress)
+        let ours = request.session.localAddress
         guard case .address(let authority) = request.connect.authority, authority.ip == ours.ip else {
             return refuse(
                 request, for: local, status: 400, .badAuthority,

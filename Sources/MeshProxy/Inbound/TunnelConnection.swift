@@ -45,8 +45,8 @@ extension TunnelRequest {
     /// The record of a connection that this request asks `local` for.
     public func record(for local: LocalWorkload, on hub: ProxyCore) -> ConnectionRecord {
         var record = ConnectionRecord(
-            direction: .inbound, source: SocketAddress(session.socket.remoteAddress),
-            destination: SocketAddress(session.socket.localAddress), startedAt: hub.core.now)
+            direction: .inbound, source: session.remoteAddress, destination: session.localAddress,
+            startedAt: hub.core.now)
         record.sourceWorkload = hub.snapshot.workload(at: record.source.ip)
         record.sourceIdentity = peer
         record.destinationWorkload = local.workload

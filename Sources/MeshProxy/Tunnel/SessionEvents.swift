@@ -17,6 +17,8 @@ final class SessionEvents: HTTP2Events {
         stream.arrived(bytes)
     }
 
+    override func malformedRequest(stream id: Int32) { session.receivedMalformed() }
+
     override func endOfStream(stream id: Int32) { session.streams[id]?.peerFinished() }
 
     override func closed(stream id: Int32, errorCode: UInt32) { session.streams[id]?.peerClosed(errorCode) }

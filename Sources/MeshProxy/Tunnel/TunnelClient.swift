@@ -70,11 +70,14 @@ final class TunnelClient: TunnelSession {
     }
 
     private func send(_ dial: TunnelDial) {
-        guard let id = http2.request(dial.request.headerFields) else {
-            // The peer allows fewer streams than we assumed: another session takes it.
+        let id: Int32
+        do {
+            id = try http2.request(dial.request.headerFields)
+        } catch {
+            // The peer allows fewer streams than we assumed, or is leaving: another session takes it.
             dial.session = nil
-            pool.open(dial, key: key)
-            return
+            if error != .tooManyStreams { retire() }
+            return pool.open(dial, key: key)
         }
         dial.stream = TunnelStream(id: id, session: self)
         answers[id] = dial

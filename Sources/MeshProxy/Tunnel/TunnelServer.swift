@@ -48,23 +48,33 @@ public final class TunnelServer: TunnelSession {
     private(set) var sawRequest = false
     private var openedAt: UInt64 = 0
     public private(set) var peer: SPIFFEID?
+    /// Our own end and the peer's, also after the socket is gone.
+    public let localAddress: SocketAddress
+    public let remoteAddress: SocketAddress
+    let acceptedAt: UInt64
 
     init(
         core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
         opened: @escaping (TunnelServer) -> Void, handler: @escaping (TunnelRequest) -> Void,
-        malformed: @escaping (TunnelServer, ConnectRequestError) -> Void,
+        malformed: @escaping (TunnelServer, Reason, String) -> Void,
         ended: @escaping (TunnelServer, Reason, String) -> Void
     ) {
         self.handler = handler
         whenOpened = opened
         whenMalformed = malformed
         whenEnded = ended
+        localAddress = SocketAddress(socket.localAddress)
+        remoteAddress = SocketAddress(socket.remoteAddress)
+        acceptedAt = core.now
         let events = SessionEvents()
         super.init(
             core: core, socket: socket, tls: TLSSession(server: context),
             http2: HTTP2Session(role: .server, settings: HTTP2Settings(limits), events: events),
             events: events, limits: limits, connecting: false)
     }
+
+    /// Begins to read: the first bytes may be there already.
+    func start() { receive() }
 
     public override func opened(peer: SPIFFEID) {
         self.peer = peer
@@ -89,9 +99,19 @@ public final class TunnelServer: TunnelSession {
         }
     }
 
+    public override func receivedMalformed() {
+        sawRequest = true
+        rejected += 1
+        requestWork.session = self
+        core.atEndOfTurn(requestWork)
+    }
+
+    /// Requests that the codec has answered already.
+    private var rejected = 0
+
     /// Requests that never became one, with what was wrong.
     private var malformed: [(TunnelStream, ConnectRequestError)] = []
-    private let whenMalformed: (TunnelServer, ConnectRequestError) -> Void
+    private let whenMalformed: (TunnelServer, Reason, String) -> Void
 
     fileprivate func deliverRequests() {
         let batch = requests
@@ -102,8 +122,12 @@ public final class TunnelServer: TunnelSession {
         for (stream, error) in bad {
             respond(ConnectResponse(status: error.status, baggage: nil), on: stream, endStream: true)
             stream.refused()
-            whenMalformed(self, error)
+            whenMalformed(self, error == .headersTooLarge ? .headersTooLarge : .badAuthority, error.description)
         }
+        for _ in 0..<rejected {
+            whenMalformed(self, .badAuthority, "a CONNECT without :authority, or with :scheme or :path")
+        }
+        rejected = 0
     }
 
     func respond(_ response: ConnectResponse, on stream: TunnelStream, endStream: Bool) {

@@ -61,6 +61,8 @@ open class TunnelSession: StreamOwner {
     open func opened(peer: SPIFFEID) {}
     /// A complete header block: a request on the server side, a response on the client side.
     open func received(_ fields: HeaderBlock, on streamID: Int32, endStream: Bool) {}
+    /// A request that HTTP/2 itself refuses, such as a CONNECT without an authority.
+    open func receivedMalformed() {}
     /// The peer takes no new streams.
     open func peerGoesAway() {}
     /// The session is over. Its streams have been told already.
@@ -76,8 +78,10 @@ open class TunnelSession: StreamOwner {
             phase = .handshaking
             core.schedule(timer!, after: limits.handshakeTimeoutNanoseconds)
             handshake(UnsafeRawBufferPointer(start: nil, count: 0))
+            receive()
         }
         flush()
+        dispatch()
     }
 
     open override func streamFailed(_ stream: ByteStream, _ failure: StreamFailure) {
@@ -153,7 +157,8 @@ open class TunnelSession: StreamOwner {
             let step = tls.open(rest, into: plain)
             rest = UnsafeRawBufferPointer(rebasing: rest[step.consumed...])
             if step.produced > 0 {
-                if let failure = http2.receive(UnsafeRawBufferPointer(rebasing: plain[..<step.produced])) {
+                if let failure = http2.receive(UnsafeRawBufferPointer(rebasing: plain[..<step.produced]), now: core.now) {
+                    // What is left to say, a GOAWAY with the reason, is said before the end.
                     flush()
                     return fail(.protocolError, failure.description)
                 }
@@ -174,7 +179,7 @@ open class TunnelSession: StreamOwner {
         guard let failure = tls.failure else { return fail(.tlsFailure, "TLS failed") }
         // The alert that says why is still ours to send.
         _ = sendPending()
-        fail(failure.proxyReason, failure.description)
+        fail(failure.meshReason, failure.description)
     }
 
     // MARK: Sending
@@ -205,7 +210,10 @@ open class TunnelSession: StreamOwner {
             precondition(step.consumed == count, "the room holds every record of one batch")
             if !send(UnsafeRawBufferPointer(rebasing: room[..<step.produced])) { return }
         }
-        if isDraining && streams.isEmpty && phase == .open && !http2.wantsWrite { fail(.drain, "drained") }
+        if let failure = http2.failure { return fail(.protocolError, failure.description) }
+        if isDraining && phase == .open && streams.isEmpty && http2.openStreams == 0 && !http2.wantsWrite {
+            fail(.none, "drained")
+        }
     }
 
     /// Sends what TLS made on its own account: alerts, key updates. False when something was kept.

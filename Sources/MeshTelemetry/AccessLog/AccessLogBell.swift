@@ -42,10 +42,11 @@ final class AccessLogBell: Sendable {
             return
         }
         var readable = pollfd(fd: readEnd, events: Int16(POLLIN), revents: 0)
+        var bytes = [UInt8](repeating: 0, count: 64)
         while asleep.load(ordering: .sequentiallyConsistent) {
             _ = poll(&readable, 1, -1)
+            // Inside the loop: a byte may be left from a ring that we noticed before it was written.
+            while read(readEnd, &bytes, bytes.count) > 0 {}
         }
-        var bytes = [UInt8](repeating: 0, count: 64)
-        while read(readEnd, &bytes, bytes.count) > 0 {}
     }
 }

@@ -55,6 +55,20 @@ public final class LogLevels: Sendable {
         }
     }
 
+    /// `apply`, or `reset` for nil; gives the refusal's words, or nil.
+    public func set(_ text: String?) -> String? {
+        guard let text else {
+            reset()
+            return nil
+        }
+        do throws(Refusal) {
+            try apply(text)
+            return nil
+        } catch {
+            return error.description
+        }
+    }
+
     /// Back to what the process started with.
     public func reset() {
         state.withLock { $0 = State(general: .level(initial)) }

@@ -26,12 +26,13 @@ open class HTTP2Events {
     open func endOfStream(stream: Int32) {}
 
     /// The stream is over: both directions ended (NO_ERROR), the peer reset it, or it was never sent.
-    /// Windows of bytes not consumed yet are given back by the session; `consumed` for them has no effect any more.
+    /// Bytes that are not consumed yet still count against the session's window: `consumed` or `reset` frees them.
     open func closed(stream: Int32, errorCode: UInt32) {}
 
     /// The peer takes no stream above `lastStream`. Those above it are closed with REFUSED_STREAM.
     open func goAway(lastStream: Int32, errorCode: UInt32) {}
 
+    /// The peer's SETTINGS are in force: `peerMaxConcurrentStreams` may have changed.
     open func settingsReceived() {}
 
     /// The answer to the latest `ping()`.

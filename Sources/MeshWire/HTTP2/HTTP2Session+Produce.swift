@@ -94,8 +94,7 @@ extension HTTP2Session {
 
     /// A request that the codec could not send: the peer said GOAWAY first.
     func notSent(_ id: Int32) {
-        guard role == .client, let slot = streams.remove(id) else { return }
-        giveBack(slot.unconsumed)
+        guard role == .client, streams.remove(id) != nil else { return }
         events.closed(stream: id, errorCode: HTTP2ErrorCode.refusedStream)
     }
 }

@@ -15,7 +15,7 @@ extension HTTP2Session {
         if taken < 0 { note(codecError: taken) }
         if failure == nil {
             let queued = nghttp2_session_get_outbound_queue_size(codec)
-            if queued > settings.queuedFrames + 4 * streams.count { failure = .flood(.unreadFrames) }
+            if queued > settings.queuedFrames + 4 * openStreams { failure = .flood(.unreadFrames) }
         }
         if case .flood = failure {
             // Only the sending side runs from here on; it ends with this frame.
@@ -122,8 +122,15 @@ extension HTTP2Session {
     }
 
     func streamClosed(_ id: Int32, _ code: UInt32) {
-        guard let slot = streams.remove(id) else { return }
-        giveBack(slot.unconsumed)
+        guard let index = streams.index(of: id) else { return }
+        if streams[index].unconsumed > 0 {
+            // Our reader still holds these bytes. The stream's own window is no more.
+            streams[index].state.formUnion([.over, .peerEnded])
+            streams[index].state.remove(.paused)
+            streamsOver += 1
+        } else {
+            _ = streams.remove(id)
+        }
         events.closed(stream: id, errorCode: code)
     }
 }

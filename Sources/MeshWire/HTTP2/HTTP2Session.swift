@@ -6,16 +6,21 @@ internal import CNgHTTP2
 ///     bytes for the peer  ◀── produce ◀── HTTP2Events.outgoingData, request, respond, reset, …
 ///
 /// Invariants:
-/// - `streams` holds exactly the streams whose events the owner may still hear: a request enters with its complete
-///   header block (server) or with `request` (client), and leaves with `closed` or with `reset`;
-/// - a byte given to `data` counts against both windows until `consumed`; a stream that leaves gives its rest back to
-///   the connection's window, so that windows cannot leak;
+/// - `streams` holds the streams whose events the owner may still hear: a request enters with its complete header
+///   block (server) or with `request` (client), and leaves with `closed` or with `reset`. After `closed` a stream
+///   stays as `over` while bytes of it are unconsumed, and nothing is told of it;
+/// - a byte given to `data` counts against both windows until `consumed`, also when its stream is closed meanwhile: so
+///   a peer that opens, fills and resets streams cannot make their readers hold more than the session's window.
+///   `reset` gives back the rest at once, and so does the codec for bytes that nobody was told of;
 /// - DATA goes from `outgoingData` straight to its place in the caller's buffer, behind nine bytes kept free for the
 ///   frame's header: payload is never copied by the codec. Other frames are copied from the codec's frame buffer,
 ///   and what did not fit waits there;
 /// - only `receive` and `produce` run the codec, and never one inside the other; everything else queues frames and is
 ///   legal inside an event;
 /// - the codec's calls back carry `self` unretained: the codec dies in `deinit`.
+///
+/// Measured (one thread, 16 KiB frames, payload copied once by the owner): producing costs 0.022–0.026 CPU-s a GB this
+/// way and 0.031–0.042 through the codec's own frame buffer; a frame of 128 bytes 120 ns and 133 ns.
 ///
 /// Not for use by two threads. In the steady state (DATA, WINDOW_UPDATE, PING) nothing is allocated.
 public final class HTTP2Session {
@@ -32,6 +37,8 @@ public final class HTTP2Session {
     let codec: OpaquePointer
 
     var streams = StreamTable()
+    /// Those of them that are `over`.
+    var streamsOver = 0
     var activity = Activity.idle
     var departure = Departure.none
     var peerIsLeaving = false
@@ -110,7 +117,7 @@ public final class HTTP2Session {
     public var isFinished: Bool { !wantsWrite && !wantsRead }
 
     /// Streams that events may still come for.
-    public var openStreams: Int { streams.count }
+    public var openStreams: Int { streams.count - streamsOver }
 
     /// Streams that the peer lets this side have open: 100 until its SETTINGS arrived.
     public var peerMaxConcurrentStreams: Int {
@@ -133,7 +140,7 @@ public final class HTTP2Session {
     public func request(_ headers: [HeaderField], endStream: Bool = false) throws(HTTP2RequestRefusal) -> Int32 {
         precondition(role == .client, "a server opens no streams")
         guard failure == nil, departure == .none, !peerIsLeaving else { throw .goingAway }
-        guard streams.count < peerMaxConcurrentStreams else { throw .tooManyStreams }
+        guard openStreams < peerMaxConcurrentStreams else { throw .tooManyStreams }
         let id = withNameValues(headers) { list, count in
             guard !endStream else { return nghttp2_submit_request(codec, nil, list, count, nil, nil) }
             var provider = Self.dataProvider
@@ -151,7 +158,9 @@ public final class HTTP2Session {
     @discardableResult
     public func respond(stream id: Int32, headers: [HeaderField], endStream: Bool) -> Bool {
         precondition(role == .server, "a client does not respond")
-        guard failure == nil, let index = streams.index(of: id) else { return false }
+        guard failure == nil, let index = streams.index(of: id), !streams[index].state.contains(.over) else {
+            return false
+        }
         precondition(!streams[index].state.contains(.answered), "a request is answered once")
         streams[index].state.insert(.answered)
         let status = withNameValues(headers) { list, count in
@@ -175,7 +184,8 @@ public final class HTTP2Session {
         if status == NGHTTP2_ERR_NOMEM.rawValue { note(codecError: Int(status)) }
     }
 
-    /// Gives back the windows of bytes that `data` delivered. Has no effect on a stream that is over.
+    /// Gives back the windows of bytes that `data` delivered. Every byte has to be consumed once, also after `closed`,
+    /// or dropped with `reset`. Has no effect on a stream that was reset here.
     public func consumed(stream id: Int32, bytes: Int) {
         guard bytes > 0, failure == nil, let index = streams.index(of: id) else { return }
         precondition(bytes <= Int(streams[index].unconsumed), "more consumed than was delivered")
@@ -184,13 +194,22 @@ public final class HTTP2Session {
         let status =
             streams[index].state.contains(.peerEnded)
             ? nghttp2_session_consume_connection(codec, bytes) : nghttp2_session_consume(codec, id, bytes)
+        if streams[index].state.contains(.over), streams[index].unconsumed == 0 {
+            _ = streams.remove(id)
+            streamsOver -= 1
+        }
         if status != 0 { note(codecError: Int(status)) }
     }
 
-    /// Ends the stream in both directions with RST_STREAM. No event tells of it any more, nor of its end.
+    /// Ends the stream in both directions with RST_STREAM and gives its unconsumed bytes back. No event tells of it any
+    /// more, nor of its end. After `closed` it only drops the bytes.
     public func reset(stream id: Int32, code: UInt32) {
-        guard let slot = streams.remove(id), failure == nil else { return }
+        guard let slot = streams.remove(id) else { return }
+        let wasOver = slot.state.contains(.over)
+        if wasOver { streamsOver -= 1 }
+        guard failure == nil else { return }
         giveBack(slot.unconsumed)
+        if wasOver { return }
         let status = nghttp2_submit_rst_stream(codec, flagNone, id, code)
         if status != 0 { note(codecError: Int(status)) }
     }

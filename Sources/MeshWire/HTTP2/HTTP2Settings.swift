@@ -15,8 +15,8 @@ public struct HTTP2Settings: Hashable, Sendable {
     /// Size of a header list as RFC 9113 §6.5.2 counts it: names and values plus 32 bytes a field. A longer one is
     /// not kept: its `HeaderBlock` says `exceedsLimit`.
     public var headerListBytes = 16 * 1024
-    /// Frames that make work without carrying anything (PING, SETTINGS, PRIORITY, unknown and empty ones, refused
-    /// and malformed requests): this many at once, then `controlFramesPerSecond`. Past it the session ends.
+    /// Frames that make work without carrying anything (PING, SETTINGS, PRIORITY, empty DATA, refused and malformed
+    /// requests): this many at once, then `controlFramesPerSecond`. Past it the session ends.
     public var controlFrameBurst = 1000
     public var controlFramesPerSecond = 100
     /// Requests that the peer resets before they were answered (rapid reset): this many at once, then

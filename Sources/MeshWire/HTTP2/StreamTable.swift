@@ -16,6 +16,8 @@ struct StreamTable: ~Copyable {
         static let peerEnded = State(rawValue: 2)
         /// `outgoingData` said `.pause`.
         static let paused = State(rawValue: 4)
+        /// `closed` was told; only unconsumed bytes are left.
+        static let over = State(rawValue: 8)
     }
 
     private(set) var count = 0

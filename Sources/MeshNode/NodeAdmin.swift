@@ -1,0 +1,77 @@
+internal import MeshAdmin
+internal import MeshDiscovery
+internal import MeshIdentity
+internal import MeshKernel
+internal import MeshModel
+internal import MeshProxy
+internal import MeshTLS
+internal import MeshTelemetry
+
+/// What the admin, metrics and readiness endpoints of the node proxy show.
+struct NodeAdmin {
+    let nodeName: String
+    let source: FileSource
+    let plane: DataPlane
+    let workloads: WorkloadManager
+    let svids: SVIDStore
+    let kernel: KernelCapture
+    let registry: MetricsRegistry
+    let log: AccessLogWriter
+    let levels: LogLevels
+
+    var sources: AdminSources {
+        let (source, plane, workloads, svids, levels) = (source, plane, workloads, svids, levels)
+        let (kernel, registry, log) = (kernel, registry, log)
+        return AdminSources(
+            daemon: DaemonFacts(
+                kind: .node, name: nodeName, version: NodeOptions.version, cores: plane.coreCount),
+            snapshot: { source.state.snapshot },
+            connections: { await plane.connections() },
+            certificates: { svids.adminCertificates() },
+            metrics: {
+                await plane.collectMetrics(into: registry)
+                let status = workloads.currentStatus
+                registry.set(
+                    Int64(status.live), of: MetricKey("workload_manager_active_proxy_count"),
+                    help: "Workloads that are served")
+                registry.set(
+                    Int64(status.problems.count), of: MetricKey("workload_manager_pending_proxy_count"),
+                    help: "Workloads that could not be started yet")
+                registry.set(
+                    status.configurationProblem == nil ? 1 : 0, of: MetricKey("culvert_configuration_current"),
+                    help: "1 while the newest configuration is the one that is served")
+                registry.setTotal(
+                    log.dropped, of: MetricKey("culvert_access_log_dropped_total"),
+                    help: "Access log lines dropped because the log's reader was too slow")
+                let statistics = kernel.statistics()
+                for event in CaptureEvent.allCases {
+                    registry.setTotal(
+                        statistics[event], of: MetricKey("culvert_capture_events_total", [.init("event", event.word)]),
+                        help: "What the capture programs did")
+                }
+                return registry.render(mesh: source.state.snapshot)
+            },
+            notReady: { workloads.notReady },
+            logLevel: { levels.description },
+            setLogLevel: { levels.set($0) })
+    }
+}
+
+extension SVIDStore {
+    func adminCertificates() -> [AdminCertificate] {
+        states().sorted { $0.key.description < $1.key.description }.map { identity, state in
+            let svid = current(identity)
+            let text =
+                switch state {
+                case .initializing: "Initializing"
+                case .available: "Available"
+                case .unavailable(let why): "Unavailable: \(why)"
+                }
+            return AdminCertificate(
+                identity: identity, state: text,
+                chainPEM: svid.map { [$0.certificate.pem] + $0.intermediates.map(\.pem) } ?? [],
+                rootsPEM: svid?.trustBundle.map(\.pem) ?? [], serialNumber: svid?.certificate.serial ?? "",
+                notBefore: svid?.notBefore ?? 0, notAfter: svid?.notAfter ?? 0)
+        }
+    }
+}
