@@ -6,8 +6,12 @@
 #include <linux/fib_rules.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -117,4 +121,57 @@ int mesh_local_route_set(const struct mesh_local_route *route) {
 
 int mesh_local_route_remove(const struct mesh_local_route *route) {
     return route_request(route, RTM_DELROUTE, 0, false);
+}
+
+int mesh_loopback_up(const uint8_t *address) {
+    struct ifreq request = {.ifr_name = "lo"};
+    struct sockaddr_in *own = (void *)&request.ifr_addr;
+    int result = 0;
+    int descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (descriptor < 0) return -errno;
+    own->sin_family = AF_INET;
+    memcpy(&own->sin_addr, address, 4);
+    if (ioctl(descriptor, SIOCSIFADDR, &request) != 0) result = -errno;
+    request.ifr_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING;
+    if (result == 0 && ioctl(descriptor, SIOCSIFFLAGS, &request) != 0) result = -errno;
+    close(descriptor);
+    return result;
+}
+
+int mesh_probe_listen(void) {
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    int on = 1, code;
+    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (descriptor < 0) return -errno;
+    if (setsockopt(descriptor, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof(on)) == 0 &&
+        bind(descriptor, (const struct sockaddr *)&any, sizeof(any)) == 0 && listen(descriptor, 1) == 0)
+        return descriptor;
+    code = -errno;
+    close(descriptor);
+    return code;
+}
+
+int mesh_probe_connect(int listener, uint32_t destination, uint32_t mark, uint32_t *seen) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(80), .sin_addr = {htonl(destination)}};
+    struct pollfd ready = {.fd = listener, .events = POLLIN};
+    socklen_t size = sizeof(address);
+    int accepted = -1, result = 0;
+    int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (descriptor < 0) return -errno;
+    if (setsockopt(descriptor, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) != 0 ||
+        (connect(descriptor, (const struct sockaddr *)&address, sizeof(address)) != 0 && errno != EINPROGRESS)) {
+        result = -errno;
+    } else if (poll(&ready, 1, 1000) != 1) {
+        result = -ETIMEDOUT;
+    } else {
+        accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (accepted < 0 || getsockname(accepted, (struct sockaddr *)&address, &size) != 0) result = -errno;
+        else *seen = ntohl(address.sin_addr.s_addr);
+    }
+    if (accepted >= 0) close(accepted);
+    close(descriptor);
+    return result;
 }

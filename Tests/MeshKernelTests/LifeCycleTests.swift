@@ -181,7 +181,8 @@ final class LifeCycleTests {
 
         #expect(Files.write("\(sleeper.identifier)", to: lab.cgroup + "/cgroup.procs") == 0)
         let moved = try ProxyCgroup.settle(process: sleeper.identifier, attachPoint: lab.cgroup, nodeName: "x")
-        #expect(moved.child == lab.cgroup + "/culvert-node.x" && moved.id == Files.inode(lab.cgroup + "/culvert-node.x"))
+        #expect(
+            moved.child == lab.cgroup + "/culvert-node.x" && moved.id == Files.inode(lab.cgroup + "/culvert-node.x"))
         moved.leave(process: sleeper.identifier)
         #expect(Files.inode(lab.cgroup + "/culvert-node.x") == nil)
     }

@@ -36,3 +36,11 @@ struct mesh_local_route {
 int mesh_local_route_set(const struct mesh_local_route *route);
 /// Removes the route; -ESRCH when there is none. The source is not compared.
 int mesh_local_route_remove(const struct mesh_local_route *route);
+
+/// Brings lo of the calling thread's network namespace up and gives it an IPv4 address (4 bytes, network order).
+int mesh_loopback_up(const uint8_t *address);
+/// A transparent IPv4 listener on a free port: what a probe of capture steers to.
+int mesh_probe_listen(void);
+/// Connects with a mark to `destination` (host order), accepts at `listener` and says which address the accepted
+/// socket has. Gives up after a second.
+int mesh_probe_connect(int listener, uint32_t destination, uint32_t mark, uint32_t *seen);

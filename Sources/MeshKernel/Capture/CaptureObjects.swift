@@ -118,7 +118,8 @@ extension UnsafeMutableRawBufferPointer {
     fileprivate func fill(with addresses: [culvert_address]) {
         for index in indices { self[index] = 0 }
         for (index, address) in addresses.enumerated() {
-            storeBytes(of: address, toByteOffset: index * MemoryLayout<culvert_address>.stride, as: culvert_address.self)
+            storeBytes(
+                of: address, toByteOffset: index * MemoryLayout<culvert_address>.stride, as: culvert_address.self)
         }
     }
 }

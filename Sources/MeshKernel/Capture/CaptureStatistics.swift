@@ -40,6 +40,9 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
 
 /// Counters since the maps were made, summed over the CPUs.
 public struct CaptureStatistics: Hashable, Sendable {
+    /// How many counters the programs keep.
+    static let abiCount = Int(CULVERT_EVENTS.rawValue)
+
     private var counts = [UInt64](repeating: 0, count: CaptureEvent.allCases.count)
 
     public internal(set) subscript(event: CaptureEvent) -> UInt64 {

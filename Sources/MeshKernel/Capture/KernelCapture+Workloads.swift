@@ -96,7 +96,8 @@ extension KernelCapture {
     private func requireOpen(_ state: State) throws(KernelError) {
         if state.closed {
             throw KernelError(
-                .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled", remedy: "make a new one")
+                .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled",
+                remedy: "make a new one")
         }
     }
 
@@ -155,7 +156,9 @@ extension KernelCapture {
 
     /// Two daemons in one namespace would steer against each other.
     private func refuseForeignLookup(_ namespace: Descriptor, slot: UInt32, place: String) throws(KernelError) {
-        let mine = BPFLink.open(pins.lookupLink(slot: slot)).flatMap { BPFLink.info($0, type: BPF_SK_LOOKUP)?.programID }
+        let mine = BPFLink.open(pins.lookupLink(slot: slot)).flatMap {
+            BPFLink.info($0, type: BPF_SK_LOOKUP)?.programID
+        }
         guard case .success(let ids) = BPFLink.programs(at: namespace.raw, type: BPF_SK_LOOKUP) else { return }
         for id in ids where id != mine && BPFLink.programName(id) == CaptureObjects.lookupName {
             throw KernelError(

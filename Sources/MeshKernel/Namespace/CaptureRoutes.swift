@@ -44,7 +44,8 @@ enum CaptureRoutes {
             // EAFNOSUPPORT, EOPNOTSUPP: the kernel has no IPv6, so there is nothing to remove.
             guard code < 0, ![-ENOENT, -ESRCH, -EAFNOSUPPORT, -EOPNOTSUPP, -ENODEV].contains(code) else { continue }
             throw KernelError(
-                .namespaceRefused, "removing the capture route", at: place, code: code, remedy: "run with CAP_NET_ADMIN")
+                .namespaceRefused, "removing the capture route", at: place, code: code, remedy: "run with CAP_NET_ADMIN"
+            )
         }
     }
 

@@ -14,7 +14,8 @@ final class Descriptor: Sendable {
     convenience init(duplicating raw: Int32, what: String, at place: String) throws(KernelError) {
         let copy = fcntl(raw, F_DUPFD_CLOEXEC, 3)
         guard copy >= 0 else {
-            throw KernelError(.system, what, at: place, code: errno, remedy: "raise the limit of open files (ulimit -n)")
+            throw KernelError(
+                .system, what, at: place, code: errno, remedy: "raise the limit of open files (ulimit -n)")
         }
         self.init(adopting: copy)
     }

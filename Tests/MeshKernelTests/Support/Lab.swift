@@ -28,7 +28,8 @@ final class Lab {
     init() throws {
         guard geteuid() == 0 else { throw ShellFailure(description: "these tests need root: run Deploy/test as root") }
         id = "cvk\(getpid())n\(Self.counter.next())"
-        let mount = try shell("findmnt -n -o TARGET -t cgroup2 --first-only").trimmingCharacters(in: .whitespacesAndNewlines)
+        let mount = try shell("findmnt -n -o TARGET -t cgroup2 --first-only").trimmingCharacters(
+            in: .whitespacesAndNewlines)
         cgroup = "\(mount)/\(id)"
         bpffs = "/tmp/\(id)"
         pod = "\(id)p"
@@ -72,7 +73,10 @@ final class Lab {
     // MARK: applications
 
     private func inside(_ namespace: String) -> [String] {
-        ["sh", "-c", "echo $$ > \(cgroup)/apps/cgroup.procs && exec \"$@\"", "sh", "nsenter", "--net=/run/netns/\(namespace)"]
+        [
+            "sh", "-c", "echo $$ > \(cgroup)/apps/cgroup.procs && exec \"$@\"", "sh", "nsenter",
+            "--net=/run/netns/\(namespace)",
+        ]
     }
 
     func connect(in namespace: String, _ host: String, _ port: UInt16, _ options: String...) throws -> Connection {

@@ -99,7 +99,8 @@ final class Background {
         guard read(spawned.output, &word, 5) == 5, word == Array("ready".utf8) else {
             let complaint = Spawned.readAll(spawned.errors)
             stop()
-            throw ShellFailure(description: "\(arguments.joined(separator: " ").prefix(80)) did not start: \(complaint)")
+            throw ShellFailure(
+                description: "\(arguments.joined(separator: " ").prefix(80)) did not start: \(complaint)")
         }
     }
 
