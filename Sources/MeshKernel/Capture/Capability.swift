@@ -6,7 +6,6 @@ enum Capability: UInt64, CaseIterable {
     case netRaw = 13
     case sysPtrace = 19
     case sysAdmin = 21
-    case sysResource = 24
     case bpf = 39
 
     /// Without these there is no capture: programs and attachments, transparent sockets, entering namespaces.
@@ -18,7 +17,6 @@ enum Capability: UInt64, CaseIterable {
         case .netRaw: "CAP_NET_RAW"
         case .sysPtrace: "CAP_SYS_PTRACE"
         case .sysAdmin: "CAP_SYS_ADMIN"
-        case .sysResource: "CAP_SYS_RESOURCE"
         case .bpf: "CAP_BPF"
         }
     }
@@ -30,7 +28,6 @@ enum Capability: UInt64, CaseIterable {
         case .netRaw: "transparent sockets, which keep the client's address towards the application"
         case .sysPtrace: "recognise the namespace of a process that asks for its identity"
         case .sysAdmin: "enter workloads' network namespaces"
-        case .sysResource: "raise the memory lock limit on kernels before 5.11"
         case .bpf: "load eBPF programs and make maps"
         }
     }
