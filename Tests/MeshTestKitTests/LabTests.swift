@@ -101,6 +101,20 @@ import Testing
         }
     }
 
+    @Test func peopleCanRunCommandsOnAHost() async throws {
+        try await Lab.with(nodes: 1) { lab in
+            let pod = try await lab.addPod("pod", on: lab.nodes[0])
+            for (host, group) in [(pod, "/node-1/pod-pod"), (lab.nodes[0], "/node-1"), (lab.wire, "/wire")] {
+                let words = lab.shellPrefix(host).split(separator: " ").map(String.init) + ["sh", "-c"]
+                let told = try await lab.check(
+                    Launch("env", words + ["cat /proc/self/cgroup; readlink /proc/self/ns/net"]))
+                var status = stat()
+                #expect(stat(host.namespacePath, &status) == 0)
+                #expect(told.contains("/\(lab.token)\(group)\n") && told.contains("net:[\(status.st_ino)]"))
+            }
+        }
+    }
+
     @Test func aCommandIsKilledAtItsLimit() async throws {
         try await Lab.with(nodes: 1) { lab in
             let result = try await lab.run(Launch("sleep", ["1000"], in: lab.nodes[0]), within: .milliseconds(50))

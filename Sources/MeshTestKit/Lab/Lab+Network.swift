@@ -28,6 +28,7 @@ extension Lab {
                     atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
             }
             try LabOwner.current(lifetime: lifetime).write(to: folder)
+            try Data(enterScript.utf8).write(to: URL(fileURLWithPath: enterPath))
         } catch {
             throw LabError(.setUp, "cannot make \(folder): \(error.localizedDescription)")
         }
@@ -120,6 +121,23 @@ extension Lab {
             try await configure(in: node, ["link del p-\(pod.name)"])
         }
         Remains.removeNamespace(pod.namespacePath)
+    }
+
+    /// The words before a command that run it on a host as a workload would, for people: in its network namespace and
+    /// in its cgroup, without which a connect hook would not see it.
+    public func shellPrefix(_ host: LabHost) -> String { "sh \(enterPath) \(host.name)" }
+
+    private var enterPath: String { "\(folder)/in" }
+
+    private var enterScript: String {
+        """
+        # sh \(enterPath) HOST COMMAND...: runs a command on a node or in a pod of this lab.
+        host=$1
+        shift
+        for group in "\(cgroup)/$host" "\(cgroup)"/*/"pod-$host"; do [ -d "$group" ] && break; done
+        echo $$ >"$group/cgroup.procs" && exec nsenter --net="\(LabToken.namespaces)/\(token)-$host" "$@"
+
+        """
     }
 
     func namespaceName(_ host: LabHost) -> String { "\(token)-\(host.name)" }

@@ -12,7 +12,4 @@ public struct LabHost: Sendable, Hashable {
     public let v6: String
     /// 1 for the first node; for a pod its node's number; 0 for the wire.
     public let nodeNumber: Int
-
-    /// The words before a command that run it in this namespace, for people.
-    public var shellPrefix: String { "nsenter --net=\(namespacePath)" }
 }

@@ -165,20 +165,21 @@ final class DemoMesh {
 
     /// What `--keep` prints.
     var hints: [(text: String, command: String)] {
-        [
-            ("a page through the mesh, as the client", "\(client.shellPrefix) curl \(DemoConfiguration.shop.urls[0])/"),
+        let (shop, reviews) = (DemoConfiguration.shop.urls[0], DemoConfiguration.reviews.urls[0])
+        return [
+            ("a page through the mesh, as the client", "\(lab.shellPrefix(client)) curl \(shop)/"),
             (
                 "the same as somebody whom policy does not name",
-                "\(stranger.shellPrefix) curl \(DemoConfiguration.shop.urls[0])/"
+                "\(lab.shellPrefix(stranger)) curl \(shop)/"
             ),
-            ("the weighted route", "\(client.shellPrefix) curl \(DemoConfiguration.reviews.urls[0])/"),
-            ("packets between the nodes", "\(lab.wire.shellPrefix) tcpdump -n -i bridge -X tcp port 15008"),
+            ("the weighted route", "\(lab.shellPrefix(client)) curl \(reviews)/"),
+            ("packets between the nodes", "\(lab.shellPrefix(lab.wire)) tcpdump -n -i bridge -X tcp port 15008"),
             ("the configuration: change it, it is applied at once", "ls \(configuration.folder)"),
             (
                 "logs of the proxies",
                 "tail -f \(lab.folder)/node-1.log \(lab.folder)/node-2.log \(lab.folder)/waypoint.log"
             ),
-            ("the proxy's own view", "\(lab.nodes[0].shellPrefix) culvert status"),
+            ("the proxy's own view", "\(lab.shellPrefix(lab.nodes[0])) culvert status"),
         ]
     }
 }

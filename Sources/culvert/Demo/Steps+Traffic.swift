@@ -39,9 +39,9 @@ extension DemoStep {
 
     private static let iperf = DemoStep(
         id: "iperf3", title: "Bulk data both ways",
-        proves: "iperf3 moves 128 MiB up and 128 MiB down between the nodes, every byte of it"
+        proves: "iperf3 moves 256 MiB up and 256 MiB down between the nodes"
     ) { mesh, evidence in
-        let wanted = 128 << 20
+        let wanted = 256 << 20
         for (direction, flags) in [("up", []), ("down", ["--reverse"])] {
             let result = try await mesh.lab.run(
                 Launch(
@@ -50,8 +50,8 @@ extension DemoStep {
             let report = IperfReport(json: result.output)
             let rate = String(format: "%.2f Gbit/s", report.bitsPerSecond / 1e9)
             evidence.expect(
-                result.isSuccess && report.bytes >= wanted && report.error == nil,
-                "\(direction): \(report.bytes) bytes received at \(rate)"
+                result.isSuccess && report.sent >= wanted && report.received >= wanted / 10 * 9 && report.error == nil,
+                "\(direction): \(report.sent) bytes sent, \(report.received) received at \(rate)"
                     + (report.error.map { ", \($0)" } ?? (result.isSuccess ? "" : ", \(result.status)")))
         }
     }
@@ -71,7 +71,7 @@ extension DemoStep {
             evidence.expect(
                 line?.hasPrefix("\(own) ") == true, "nginx logged the client's own address: \(line ?? "nothing")")
         }
-        let words = [mesh.client.v4, "\(mesh.reviewsV2.host.v4):8080"]
+        let words = [mesh.client.v4, "reviews-v2"]
         let line = try? await mesh.proxies[0].log.waitForLine(containing: words, after: before, within: .seconds(5))
         evidence.expect(line != nil, "the node proxy carried it: \(line ?? "no line in its access log")")
         let report = try await capture.report()
@@ -86,7 +86,10 @@ extension DemoStep {
 
 /// What `iperf3 --json` says at the end.
 private struct IperfReport {
-    var bytes = 0
+    var sent = 0
+    /// Less than was sent: the receiver stops counting when the sender says that it is done, and what is still in
+    /// buffers then is not counted.
+    var received = 0
     var bitsPerSecond = 0.0
     var error: String?
 
@@ -96,9 +99,13 @@ private struct IperfReport {
             return
         }
         error = root["error"] as? String
-        let sum = (root["end"] as? [String: Any])?["sum_received"] as? [String: Any]
-        bytes = (sum?["bytes"] as? NSNumber)?.intValue ?? 0
-        bitsPerSecond = (sum?["bits_per_second"] as? NSNumber)?.doubleValue ?? 0
+        let end = root["end"] as? [String: Any]
+        func number(_ sum: String, _ name: String) -> NSNumber {
+            (end?[sum] as? [String: Any])?[name] as? NSNumber ?? 0
+        }
+        sent = number("sum_sent", "bytes").intValue
+        received = number("sum_received", "bytes").intValue
+        bitsPerSecond = number("sum_received", "bits_per_second").doubleValue
     }
 }
 
