@@ -109,12 +109,12 @@ let package = Package(
         tests("MeshIdentityTests", ["MeshIdentity", "MeshTLS", "MeshModel"]),
         tests("MeshTelemetryTests", ["MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
         tests("MeshDiscoveryTests", ["MeshDiscovery", "MeshModel"]),
-        tests("MeshKernelTests", ["MeshKernel", "MeshModel"]),
+        tests("MeshKernelTests", ["MeshKernel", "MeshModel", "MeshRuntime"]),
         tests("MeshHTTPTests", ["MeshHTTP", "MeshModel", "MeshRuntime"]),
         tests(
             "MeshAdminTests",
             ["MeshAdmin", "MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
-        tests("MeshTestKitTests", ["MeshTestKit"]),
+        tests("MeshTestKitTests", ["MeshTestKit", "MeshModel"]),
         tests(
             "CulvertStatusTests",
             [

@@ -14,6 +14,8 @@ final class WorkloadManager: Sendable {
     private struct Live {
         var workload: Workload
         let namespace: NetworkNamespace
+        /// It changed: to be started anew over what runs, so that there is no moment without capture.
+        var isOutdated = false
     }
 
     private enum Event {
@@ -108,11 +110,15 @@ final class WorkloadManager: Sendable {
         state.wanted = Dictionary(
             snapshot.localWorkloads(node: nodeName).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
         for (name, live) in state.live {
-            guard let wanted = state.wanted[name], wanted.isServedLike(live.workload) else {
+            guard let wanted = state.wanted[name] else {
                 await stop(name, live, &state)
                 continue
             }
-            state.live[name]?.workload = wanted
+            if wanted.isServedLike(live.workload) {
+                state.live[name]?.workload = wanted
+            } else {
+                state.live[name]?.isOutdated = true
+            }
         }
         await startMissing(&state)
         if state.isAdopting {
@@ -138,9 +144,11 @@ final class WorkloadManager: Sendable {
     }
 
     private func startMissing(_ state: inout State) async {
-        for (name, workload) in state.wanted where state.live[name] == nil {
+        for (name, workload) in state.wanted where state.live[name]?.isOutdated ?? true {
             do {
+                let before = state.live[name]?.workload.identity
                 state.live[name] = try await start(workload)
+                if let before { forget(before, state) }
                 report(name, nil)
             } catch {
                 report(name, "\(error)")
@@ -214,9 +222,13 @@ final class WorkloadManager: Sendable {
         }
         plane.post { $0.remove(name) }
         _ = await plane.openConnections()
-        let identity = live.workload.identity
-        if !state.live.values.contains(where: { $0.workload.identity == identity }) { svids.forget(identity) }
+        forget(live.workload.identity, state)
         logger.info("workload \(name) is released")
+    }
+
+    /// Drops the key of an identity that no workload has any more.
+    private func forget(_ identity: SPIFFEID, _ state: State) {
+        if !state.live.values.contains(where: { $0.workload.identity == identity }) { svids.forget(identity) }
     }
 }
 

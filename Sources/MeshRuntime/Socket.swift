@@ -21,6 +21,8 @@ public struct ConnectOptions: Sendable {
     /// The address to come from; with port 0 the kernel takes one when it knows the destination, so that the ports of
     /// one address are not exhausted by many destinations.
     public var source: RawSocketAddress?
+    /// `source` may be one that a finished connection still occupies.
+    public var reuseAddress = false
     /// `source` need not be an address of this machine (CAP_NET_ADMIN).
     public var transparent = false
     public var mark: UInt32?
@@ -99,6 +101,7 @@ public enum Socket {
             let freeBind = source.isIPv4 ? MESH_OPTION_IPV4_FREE_BIND : MESH_OPTION_IPV6_FREE_BIND
             try set(socket, freeBind, 1, "IP_FREEBIND")
         }
+        if options.reuseAddress { try set(socket, MESH_OPTION_REUSE_ADDRESS, 1, "SO_REUSEADDR") }
         if source.port == 0 { try set(socket, MESH_OPTION_BIND_WITHOUT_PORT, 1, "IP_BIND_ADDRESS_NO_PORT") }
         var native = source.native
         try SystemError.check(mesh_socket_bind(socket, &native, source.isIPv4), "bind to the source address")

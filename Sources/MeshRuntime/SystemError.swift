@@ -30,6 +30,11 @@ extension SystemError {
     }
 }
 
+extension SystemError {
+    /// The address or the pair of addresses is taken by another socket: another port may do.
+    public var isAddressInUse: Bool { code == Errno.addressInUse || code == Errno.addressNotAvailable }
+}
+
 /// The errnos this module decides by. Numbers are Linux's and the same on x86-64 and arm64.
 enum Errno {
     static let again: Int32 = 11
@@ -39,6 +44,8 @@ enum Errno {
     static let tooManyFiles: Int32 = 24
     static let brokenPipe: Int32 = 32
     static let familyNotSupported: Int32 = 97
+    static let addressInUse: Int32 = 98
+    static let addressNotAvailable: Int32 = 99
     static let networkDown: Int32 = 100
     static let networkUnreachable: Int32 = 101
     static let connectionAborted: Int32 = 103

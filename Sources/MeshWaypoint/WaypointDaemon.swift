@@ -71,7 +71,9 @@ public struct WaypointDaemon: Sendable {
                 services: [
                     .init(service: Running(admin.run)),
                     .init(service: Running(svids.run)),
-                    .init(service: Running { await obtain(own.identity, svids, logger, readiness) }),
+                    .init(
+                        service: Running { await obtain(own.identity, svids, logger, readiness) },
+                        successTerminationBehavior: .ignore),
                     .init(service: Running { try await follow(source, plane, own, logger) }),
                     .init(service: Draining(plane: plane, source: source, logger: logger)),
                 ],

@@ -31,7 +31,7 @@ extension LocalWorkload {
     ) -> UpstreamDial {
         UpstreamDial.tunnel(
             on: hub.core, timeout: hub.limits.tunnelResponseTimeoutNanoseconds, identity: tunnel.identity,
-            completion: completion
+            throughWaypoint: tunnel.viaWaypoint != nil, completion: completion
         ) { answer in
             pool.connect(tunnel, client: client, service: service, completion: answer)
         }
@@ -39,10 +39,10 @@ extension LocalWorkload {
 
     /// Reaches this workload's own application at `address`, from `client`'s address where capture allows it.
     func dialApplication(
-        _ address: SocketAddress, as client: SocketAddress, completion: @escaping DialCompletion
+        _ address: SocketAddress, as client: SocketAddress, apart: Bool = false, completion: @escaping DialCompletion
     ) -> UpstreamDial {
         UpstreamDial.socket(on: hub.core, timeout: hub.limits.connectTimeoutNanoseconds, completion: completion) {
-            () throws(SystemError) in try connectApplication(address, as: client)
+            () throws(SystemError) in try connectApplication(address, as: client, apart: apart)
         }
     }
 }

@@ -51,7 +51,7 @@ public final class UpstreamDial: StreamOwner {
 
     /// Waits for the answer to a CONNECT that `open` starts.
     static func tunnel(
-        on core: Core, timeout: UInt64, identity: SPIFFEID,
+        on core: Core, timeout: UInt64, identity: SPIFFEID, throughWaypoint: Bool,
         completion: @escaping (Result<Connected, Failure>) -> Void,
         open: (@escaping (Result<TunnelStream, TunnelDial.Failure>) -> Void) -> TunnelDial
     ) -> UpstreamDial {
@@ -61,7 +61,9 @@ public final class UpstreamDial: StreamOwner {
             dial.tunnel = nil
             switch result {
             case .success(let stream): dial.finish(.success(Connected(stream: stream, identity: identity)))
-            case .failure(let failure): dial.finish(.failure(Failure(reason: failure.reason, detail: failure.text)))
+            case .failure(let failure):
+                let reason = failure.isUnreachable && throughWaypoint ? .waypointUnavailable : failure.reason
+                dial.finish(.failure(Failure(reason: reason, detail: failure.text)))
             }
         }
         return dial

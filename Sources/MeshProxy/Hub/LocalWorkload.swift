@@ -26,18 +26,37 @@ public final class LocalWorkload {
     }
 
     /// Starts a connection to the workload's own application from `client`'s address (transparent, DATAPATH.md §1).
-    func connectApplication(_ address: SocketAddress, as client: SocketAddress) throws(SystemError) -> SocketStream {
+    ///
+    /// With `apart` the source port is one that clients do not use by default. A client in clear text has its own
+    /// connection to `address` in this namespace, the captured one: were the ports equal, the kernel would take one of
+    /// the two connections for the other.
+    func connectApplication(
+        _ address: SocketAddress, as client: SocketAddress, apart: Bool = false
+    ) throws(SystemError) -> SocketStream {
         var options = ConnectOptions()
         if let leg = hub.applicationLeg, !client.ip.isUnspecified, client.ip.isIPv4 == address.ip.isIPv4,
             !client.ip.isLoopback, !workload.addresses.contains(client.ip)
         {
             options.source = RawSocketAddress(SocketAddress(ip: client.ip, port: 0))
+            options.reuseAddress = apart
             options.transparent = true
             options.mark = leg.mark
             options.device = ApplicationLeg.device
         }
+        guard apart, options.source != nil else { return try dial(address, options: options) }
+        for _ in 0..<Self.portAttempts - 1 {
+            options.source?.port = UInt16.random(in: Self.portsApart, using: &hub.core.random)
+            do throws(SystemError) { return try dial(address, options: options) } catch {
+                guard error.isAddressInUse else { throw error }
+            }
+        }
+        options.source?.port = UInt16.random(in: Self.portsApart, using: &hub.core.random)
         return try dial(address, options: options)
     }
+
+    /// Below Linux's default range for clients, 32768–60999.
+    private static let portsApart: ClosedRange<UInt16> = 1024...32767
+    private static let portAttempts = 16
 
     private func dial(_ address: SocketAddress, options: ConnectOptions) throws(SystemError) -> SocketStream {
         let target = RawSocketAddress(address)

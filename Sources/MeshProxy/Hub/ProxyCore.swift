@@ -17,6 +17,8 @@ open class ProxyCore {
     /// nil where nothing captures: applications are then reached as anybody reaches them.
     let applicationLeg: ApplicationLeg?
     public private(set) var isDraining = false
+    /// Small blocks of the HTTP/2 codec, shared by all sessions of the core.
+    let http2Memory = HTTP2Memory()
     /// Where the core's thread comes back to from a workload's namespace; kept, since looking it up costs system calls.
     private(set) lazy var home = try? NetworkNamespace.current()
     private var handshakes = 0
@@ -52,6 +54,8 @@ open class ProxyCore {
         _ workload: Workload, namespace: NetworkNamespace?, tls: TLSContext?,
         outbound: Int32?, inbound: Int32?, tunnel: Int32?
     ) throws(SystemError) -> LocalWorkload {
+        // A workload that changed is served anew; what ran as it was before ends.
+        remove(workload.name)
         let local = LocalWorkload(workload, namespace: namespace, hub: self)
         local.tls = tls
         workloads[workload.name] = local
@@ -117,7 +121,7 @@ open class ProxyCore {
         }
         handshakes += 1
         let server = TunnelServer(
-            core: core, socket: stream, context: context, limits: limits,
+            core: core, socket: stream, context: context, limits: limits, memory: http2Memory,
             opened: { [unowned self] _ in handshakes -= 1 },
             handler: { [unowned self, weak local] request in
                 guard let local else { return request.refuse(status: 503) }

@@ -24,7 +24,7 @@ final class PlaintextConnection: ProxiedConnection {
         if case .deny(let reason, let policy) = hub.snapshot.authorize(authorization) {
             return terminate(reason, policy: policy)
         }
-        dial = target.dialApplication(record.destination, as: record.source, completion: dialled)
+        dial = target.dialApplication(record.destination, as: record.source, apart: true, completion: dialled)
     }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {

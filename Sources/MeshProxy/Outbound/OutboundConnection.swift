@@ -71,6 +71,15 @@ extension TunnelDial.Failure {
         }
     }
 
+    /// Nobody answered: the peer's proxy or waypoint is not there, as opposed to one that said no.
+    var isUnreachable: Bool {
+        switch reason {
+        case .upstreamRefused, .upstreamConnectFailed, .upstreamConnectTimeout, .handshakeTimeout, .upstreamReset:
+            if case .session = self { true } else { false }
+        default: false
+        }
+    }
+
     var text: String {
         switch self {
         case .session(_, let detail): detail

@@ -46,13 +46,16 @@ final class TunnelClient: TunnelSession {
     private var isRetiring = false
     private var idleSince: UInt64 = 0
 
-    init(key: TunnelPool.Key, pool: TunnelPool, core: Core, socket: SocketStream, context: TLSContext, limits: Limits) {
+    init(
+        key: TunnelPool.Key, pool: TunnelPool, core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
+        memory: HTTP2Memory
+    ) {
         self.key = key
         self.pool = pool
         let events = SessionEvents()
         super.init(
             core: core, socket: socket, tls: TLSSession(client: context, expecting: [key.identity]),
-            http2: HTTP2Session(role: .client, settings: HTTP2Settings(limits), events: events),
+            http2: HTTP2Session(role: .client, settings: HTTP2Settings(limits), events: events, memory: memory),
             events: events, limits: limits, connecting: true)
     }
 

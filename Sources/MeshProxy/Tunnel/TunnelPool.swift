@@ -42,7 +42,8 @@ final class TunnelPool {
         do {
             let socket = try workload.connect(to: key.peer)
             let session = TunnelClient(
-                key: key, pool: self, core: hub.core, socket: socket, context: context, limits: hub.limits)
+                key: key, pool: self, core: hub.core, socket: socket, context: context, limits: hub.limits,
+                memory: hub.http2Memory)
             sessions[key, default: []].append(session)
             session.open(dial)
         } catch {

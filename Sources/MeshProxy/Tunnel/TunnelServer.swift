@@ -54,7 +54,7 @@ public final class TunnelServer: TunnelSession {
     let acceptedAt: UInt64
 
     init(
-        core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
+        core: Core, socket: SocketStream, context: TLSContext, limits: Limits, memory: HTTP2Memory,
         opened: @escaping (TunnelServer) -> Void, handler: @escaping (TunnelRequest) -> Void,
         malformed: @escaping (TunnelServer, Reason, String) -> Void,
         ended: @escaping (TunnelServer, Reason, String) -> Void
@@ -69,7 +69,7 @@ public final class TunnelServer: TunnelSession {
         let events = SessionEvents()
         super.init(
             core: core, socket: socket, tls: TLSSession(server: context),
-            http2: HTTP2Session(role: .server, settings: HTTP2Settings(limits), events: events),
+            http2: HTTP2Session(role: .server, settings: HTTP2Settings(limits), events: events, memory: memory),
             events: events, limits: limits, connecting: false)
     }
 

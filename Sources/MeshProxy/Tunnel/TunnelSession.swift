@@ -211,7 +211,7 @@ open class TunnelSession: StreamOwner {
             if !send(UnsafeRawBufferPointer(rebasing: room[..<step.produced])) { return }
         }
         if let failure = http2.failure { return fail(.protocolError, failure.description) }
-        if isDraining && phase == .open && streams.isEmpty && http2.openStreams == 0 && !http2.wantsWrite {
+        if isDraining && phase == .open && streams.isEmpty && http2.isFinished {
             fail(.none, "drained")
         }
     }
