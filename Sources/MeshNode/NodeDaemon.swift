@@ -100,7 +100,8 @@ public struct NodeDaemon: Sendable {
         }
         if files == nil {
             try FileManager.default.createDirectory(
-                atPath: options.stateDirectory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+                atPath: options.stateDirectory, withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
         }
         let fallback = AuthorityFiles(
             certificate: "\(options.stateDirectory)/ca.pem", key: "\(options.stateDirectory)/ca.key")

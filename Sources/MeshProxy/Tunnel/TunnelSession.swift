@@ -40,7 +40,10 @@ open class TunnelSession: StreamOwner {
     /// So much plaintext that its records fill one block.
     private static let plaintextBatch = batch - 4 * TLSSession.maximumRecordOverhead
 
-    init(core: Core, socket: SocketStream, tls: TLSSession, http2: HTTP2Session, events: SessionEvents, limits: Limits, connecting: Bool) {
+    init(
+        core: Core, socket: SocketStream, tls: TLSSession, http2: HTTP2Session, events: SessionEvents, limits: Limits,
+        connecting: Bool
+    ) {
         self.core = core
         self.socket = socket
         self.tls = tls
@@ -157,7 +160,8 @@ open class TunnelSession: StreamOwner {
             let step = tls.open(rest, into: plain)
             rest = UnsafeRawBufferPointer(rebasing: rest[step.consumed...])
             if step.produced > 0 {
-                if let failure = http2.receive(UnsafeRawBufferPointer(rebasing: plain[..<step.produced]), now: core.now) {
+                if let failure = http2.receive(UnsafeRawBufferPointer(rebasing: plain[..<step.produced]), now: core.now)
+                {
                     // What is left to say, a GOAWAY with the reason, is said before the end.
                     flush()
                     return fail(.protocolError, failure.description)
