@@ -32,12 +32,7 @@ public struct NodeDaemon: Sendable {
         let state = source.state
         for warning in state.warnings { logger.warning("\(warning.description)") }
         let authority = try attempt { try loadAuthority(state) }
-        let kernel = try attempt {
-            try KernelCapture(
-                options: CaptureOptions(
-                    nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,
-                    runtimeDirectory: options.runDirectory))
-        }
+        let kernel = try attempt { try KernelCapture(options: captureOptions) }
 
         let log = AccessLogWriter(format: format, cores: options.cores)
         log.start()
@@ -90,6 +85,18 @@ public struct NodeDaemon: Sendable {
             throw NodeError(error.description)
         }
         logger.info("stopped; capture stays in place: workloads get refusals until a node proxy runs again")
+    }
+
+    /// Puts the network namespaces of this node's workloads back as they were, and removes hooks, maps and pins.
+    /// Refused while a node proxy of this name runs.
+    public func uninstall() throws {
+        try attempt { try KernelCapture.uninstall(options: captureOptions) }
+    }
+
+    private var captureOptions: CaptureOptions {
+        CaptureOptions(
+            nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,
+            runtimeDirectory: options.runDirectory)
     }
 
     private func loadAuthority(_ state: ConfigurationState) throws -> EmbeddedAuthority {

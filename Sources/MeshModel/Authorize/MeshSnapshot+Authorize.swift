@@ -36,7 +36,7 @@ extension MeshSnapshot {
             return .allow(policy: authorizationPolicies[position].name)
         }
         // Several may cover the workload; the first by name stands for all.
-        return .deny(.policyNoAllow, policy: rules.allow.lazy.map { authorizationPolicies[$0].name }.min())
+        return .deny(.policyNoAllow, policy: rules.allow.map { authorizationPolicies[$0].name }.min())
     }
 }
 
