@@ -97,27 +97,33 @@ final class MeshLab: Sendable {
         }
     }
 
-    func meshObject(_ settings: [String] = []) -> String {
-        """
-        apiVersion: culvert.dev/v1alpha1
-        kind: Mesh
-        metadata: {name: default}
-        spec:
-          trustDomain: cluster.local
-          ca: {file: {certificate: \(authority.certificate), key: \(authority.key)}}
-        \(settings.map { "  \($0)" }.joined(separator: "\n"))
-        ---
-        apiVersion: v1
-        kind: Namespace
-        metadata: {name: shop}
+    /// - Parameter files: the authority's, when not the usual.
+    func meshObject(
+        _ settings: [String] = [], trustDomain: String = "cluster.local",
+        authority files: (certificate: String, key: String)? = nil
+    ) -> String {
+        let authority = files ?? authority
+        return """
+            apiVersion: culvert.dev/v1alpha1
+            kind: Mesh
+            metadata: {name: default}
+            spec:
+              trustDomain: \(trustDomain)
+              ca: {file: {certificate: \(authority.certificate), key: \(authority.key)}}
+            \(settings.map { "  \($0)" }.joined(separator: "\n"))
+            ---
+            apiVersion: v1
+            kind: Namespace
+            metadata: {name: shop}
 
-        """
+            """
     }
 
     var authority: (certificate: String, key: String) { ("\(lab.folder)/ca.pem", "\(lab.folder)/ca.key") }
 
     static func workload(
-        _ pod: LabHost, namespace: String = "default", account: String? = nil, protocol carried: String = "TLS",
+        _ pod: LabHost, name: String? = nil, namespace: String = "default", account: String? = nil,
+        protocol carried: String = "TLS",
         addresses: [String]? = nil, netns: String? = nil
     ) -> String {
         let list = (addresses ?? [pod.v4, pod.v6]).map { "\"\($0)\"" }.joined(separator: ", ")
@@ -126,7 +132,7 @@ final class MeshLab: Sendable {
             ---
             apiVersion: culvert.dev/v1alpha1
             kind: Workload
-            metadata: {name: \(pod.name), namespace: \(namespace), labels: {app: \(pod.name)}}
+            metadata: {name: \(name ?? pod.name), namespace: \(namespace), labels: {app: \(pod.name)}}
             spec: {addresses: [\(list)], node: node-\(pod.nodeNumber), serviceAccount: \(account ?? pod.name), protocol: \(carried)\(place)}
 
             """

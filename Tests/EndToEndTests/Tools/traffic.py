@@ -12,6 +12,7 @@
   traffic.py reset HOST PORT            expects the server's abort as an abort
   traffic.py abort HOST PORT            aborts; the server reports what it saw
   traffic.py probe HOST PORT SECONDS    asks the server who it sees; says ok / refused / reset / closed / timeout
+  traffic.py say HOST PORT TEXT         one echo of TEXT
   traffic.py wait HOST PORT             holds a connection open and says how it ended
 """
 import asyncio, hashlib, json, os, resource, socket, struct, sys, threading, time
@@ -292,6 +293,22 @@ def abort(host, port):
     say(ok=True)
 
 
+def say_text(host, port, text):
+    """One echo of a given text."""
+    try:
+        peer = connect(host, port)
+        peer.sendall(b"e")
+        echo_once(peer, text.encode())
+        outcome = "ok"
+    except ConnectionRefusedError:
+        outcome = "refused"
+    except ConnectionError:
+        outcome = "reset"
+    except TimeoutError:
+        outcome = "timeout"
+    say(outcome=outcome)
+
+
 def probe(host, port, seconds):
     started = time.monotonic()
     verdict = {}
@@ -339,7 +356,8 @@ def main(arguments):
     table = {"greet": (greet, [int]), "transfer": (transfer, [str, int, int]), "open": (hold, [str, int, int]),
              "short": (short, [str, int, int, int]), "slow": (slow, [str, int, int]), "greeted": (greeted, [str, int]),
              "halfclose": (halfclose, [str, int]), "reset": (reset, [str, int]), "abort": (abort, [str, int]),
-             "probe": (probe, [str, int, float]), "wait": (wait, [str, int])}
+             "probe": (probe, [str, int, float]), "wait": (wait, [str, int]),
+             "say": (say_text, [str, int, str])}
     if command not in table:
         sys.exit(__doc__)
     function, types = table[command]
