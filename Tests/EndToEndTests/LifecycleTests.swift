@@ -75,7 +75,11 @@ extension EndToEnd {
                 #expect(try await mesh.probe(mesh.far.v4, from: mesh.client).outcome == "ok")
                 let end = try mesh.node(1).log.end
                 let name = try #require(path.split(separator: "/").last)
-                try await mesh.lab.check(Launch("ip", ["netns", "add", String(name)]))
+                for command in [
+                    "netns add \(name)", "-n \(name) link set lo up", "-n \(name) addr add 10.10.1.200/32 dev lo",
+                ] {
+                    try await mesh.lab.check(Launch("ip", command.split(separator: " ").map(String.init)))
+                }
                 try await mesh.waitUntilReady(1)
                 _ = try await mesh.logged(1, ["workload default/ghost is served"], after: end)
             }
@@ -101,24 +105,25 @@ extension EndToEnd {
         @Test("a configuration that is wrong is refused with its place, and the last good one serves")
         func badConfiguration() async throws {
             try await MeshLab.with { mesh in
+                // Read last, so of two of one name or address the new one is blamed.
                 let wrong = [
-                    ("kind: [", "broken.yaml:"),
+                    ("kind: [", "wrong.yaml:"),
                     (MeshLab.workload(mesh.late, addresses: [mesh.client.v4]), mesh.client.v4),
                     (MeshLab.workload(mesh.late, protocol: "QUIC"), "protocol"),
                     (MeshLab.policy("p", "PERHAPS", "{}"), "action"),
                 ]
                 for (text, word) in wrong {
                     let ends = try [mesh.node(1).log.end, mesh.node(2).log.end]
-                    try mesh.write("broken", text)
+                    try mesh.write("wrong", text)
                     for number in [1, 2] {
                         let line = try await mesh.logged(
                             number, ["configuration refused", word], after: ends[number - 1])
-                        #expect(line.contains(/broken\.yaml:\d+/), "\(line)")
+                        #expect(line.contains(/wrong\.yaml:\d+/), "\(line)")
                     }
                     #expect(try await mesh.probe(mesh.far.v4, from: mesh.client).outcome == "ok")
                     #expect(try await mesh.probe(mesh.near.v4, from: mesh.client).outcome == "ok")
                 }
-                try await mesh.apply("broken", MeshLab.policy("nobody", "ALLOW", ""))
+                try await mesh.apply("wrong", MeshLab.policy("nobody", "ALLOW", ""))
                 #expect(try await mesh.probe(mesh.far.v4, from: mesh.client).outcome == "reset")
             }
         }
