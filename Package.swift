@@ -70,7 +70,11 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         library(
-            "MeshAdmin", ["MeshModel", "MeshTelemetry", .product(name: "Hummingbird", package: "hummingbird")]),
+            "MeshAdmin",
+            [
+                "MeshModel", "MeshTelemetry", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]),
         library(
             "MeshNode",
             [
