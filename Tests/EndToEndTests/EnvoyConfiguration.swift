@@ -84,6 +84,11 @@ struct EnvoyConfiguration {
     }
 
     /// Takes CONNECT on 15008 of every address and leads each to `port` on localhost.
+    ///
+    /// A caller has to end its direction first: when the application does, Envoy 1.40 resets the stream and drops what
+    /// the stream's window has not let through yet. Its TCP upstream knows no half-closed peer (upstream_request.cc says
+    /// so; the runtime feature for half-closes only turns INTERNAL_ERROR into CONNECT_ERROR). RFC 9113 §8.5 wants all of
+    /// it and END_STREAM after a FIN, so what we make of the reset, an abort of the connection, is right.
     /// - Parameter requestsPerSession: after so many, Envoy ends the session in the orderly way (RFC 9113 §6.8).
     func server(to port: Int, requestsPerSession: Int) -> String {
         """

@@ -41,7 +41,7 @@ struct EnvoyTests {
 
             for port in ["9000", "9001"] {
                 let before = mesh.proxy.log.end
-                try await expectTraffic(to: "127.0.0.1", port, in: mesh.foreign, mesh)
+                try await expectTraffic(["transfer"], to: "127.0.0.1", port, in: mesh.foreign, mesh)
                 _ = try await mesh.proxy.log.waitForLine(
                     containing: ["connection complete", Self.identity, "direction=\"inbound\""], after: before)
             }
@@ -71,7 +71,7 @@ struct EnvoyTests {
             }
 
             let start = mesh.proxy.log.end
-            try await expectTraffic(to: mesh.gateway.v4, port, in: mesh.client, mesh)
+            try await expectTraffic(["upload", "download"], to: mesh.gateway.v4, port, in: mesh.client, mesh)
             let line = try await mesh.proxy.log.waitForLine(
                 containing: ["connection complete", "direction=\"outbound\"", Self.identity], after: start)
             #expect(line.contains("dst.hbone_addr"), "it went through a tunnel: \(line)")
@@ -90,13 +90,17 @@ struct EnvoyTests {
         }
     }
 
-    /// Echo, both directions at once, and an end of stream that leaves the other direction open.
-    private func expectTraffic(to host: String, _ port: String, in pod: LabHost, _ mesh: PeersMesh) async throws {
+    /// Echo, 100 MiB by each of `transfers`, and an end of stream that leaves the other direction open.
+    private func expectTraffic(
+        _ transfers: [String], to host: String, _ port: String, in pod: LabHost, _ mesh: PeersMesh
+    ) async throws {
         let probe = try await mesh.tool("traffic", ["probe", host, port, "20"], in: pod)
         #expect(probe.says("outcome", "ok"), "\(probe.text)")
-        let transfer = try await mesh.tool(
-            "traffic", ["transfer", host, port, Self.megabytes100], in: pod, within: .seconds(120))
-        #expect(transfer.ok == true, "\(transfer.text)")
+        for name in transfers {
+            let transfer = try await mesh.tool(
+                "traffic", [name, host, port, Self.megabytes100], in: pod, within: .seconds(120))
+            #expect(transfer.ok == true, "\(name): \(transfer.text)")
+        }
         let halfClose = try await mesh.tool("traffic", ["halfclose", host, port], in: pod)
         #expect(halfClose.ok == true, "\(halfClose.text)")
     }

@@ -34,6 +34,7 @@ final class PeersMesh: Sendable {
                 try await body(mesh)
                 #expect(mesh.proxy.isRunning, "the node proxy ended: \(mesh.proxy.log.tail(30))")
             } catch {
+                _ = try? await lab.run(Launch("sh", ["-c", "cp \(lab.folder)/*.log /tmp/pe/"]))
                 Issue.record("\(error); the proxy's last words:\n\(mesh.proxy.log.tail(30))")
             }
         }
