@@ -20,9 +20,9 @@ func main(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
         path: "Sources/\(name)", swiftSettings: strict)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource]? = nil) -> Target {
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
     .testTarget(
-        name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources, swiftSettings: strict)
+        name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, swiftSettings: strict)
 }
 
 let package = Package(
@@ -119,6 +119,9 @@ let package = Package(
         tests(
             "MeshAdminTests",
             ["MeshAdmin", "MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
+        tests(
+            "EndToEndTests", ["MeshTestKit", "MeshModel", "culvert-node", "culvert-waypoint", "culvert"],
+            exclude: ["Tools"]),
         tests("MeshTestKitTests", ["MeshTestKit", "MeshModel"]),
         tests(
             "CulvertStatusTests",
