@@ -47,14 +47,14 @@ final class TunnelClient: TunnelSession {
     private var idleSince: UInt64 = 0
 
     init(
-        key: TunnelPool.Key, pool: TunnelPool, core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
+        key: TunnelPool.Key, pool: TunnelPool, core: Core, transport: ByteStream, context: TLSContext, limits: Limits,
         memory: HTTP2Memory
     ) {
         self.key = key
         self.pool = pool
         let events = SessionEvents()
         super.init(
-            core: core, socket: socket, tls: TLSSession(client: context, expecting: [key.identity]),
+            core: core, transport: transport, tls: TLSSession(client: context, expecting: [key.identity]),
             http2: HTTP2Session(role: .client, settings: HTTP2Settings(limits), events: events, memory: memory),
             events: events, limits: limits, connecting: true)
     }

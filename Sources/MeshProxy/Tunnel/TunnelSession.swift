@@ -3,7 +3,8 @@ public import MeshRuntime
 internal import MeshTLS
 public import MeshWire
 
-/// One HBONE session: HTTP/2 over TLS over a socket (ztunnel-facts §4), either side of it.
+/// One HBONE session: HTTP/2 over TLS over a byte stream, which is a socket outside of tests (ztunnel-facts §4),
+/// either side of it.
 ///
 ///     socket ──ciphertext──▶ TLSSession.open ──▶ HTTP2Session.receive ──▶ TunnelStream (waits for its reader)
 ///     socket ◀─ciphertext── TLSSession.seal ◀── HTTP2Session.produce ◀── TunnelStream (waits for room)
@@ -17,7 +18,8 @@ open class TunnelSession: StreamOwner {
     public enum Phase { case connecting, handshaking, open, closed }
 
     public let core: Core
-    public let socket: SocketStream
+    /// Carries the ciphertext.
+    let transport: ByteStream
     let tls: TLSSession
     let http2: HTTP2Session
     let limits: Limits
@@ -40,9 +42,12 @@ open class TunnelSession: StreamOwner {
     /// So much plaintext that its records fill one block.
     private static let plaintextBatch = batch - 4 * TLSSession.maximumRecordOverhead
 
-    init(core: Core, socket: SocketStream, tls: TLSSession, http2: HTTP2Session, events: SessionEvents, limits: Limits, connecting: Bool) {
+    init(
+        core: Core, transport: ByteStream, tls: TLSSession, http2: HTTP2Session, events: SessionEvents, limits: Limits,
+        connecting: Bool
+    ) {
         self.core = core
-        self.socket = socket
+        self.transport = transport
         self.tls = tls
         self.http2 = http2
         self.limits = limits
@@ -51,7 +56,7 @@ open class TunnelSession: StreamOwner {
         events.session = self
         flushWork = SessionFlush()
         timer = SessionTimer(self)
-        socket.owner = self
+        transport.owner = self
         core.schedule(timer!, after: connecting ? limits.connectTimeoutNanoseconds : limits.handshakeTimeoutNanoseconds)
     }
 
@@ -109,7 +114,7 @@ open class TunnelSession: StreamOwner {
             }
             batches += 1
             let space = UnsafeMutableRawBufferPointer(rebasing: core.scratch[..<Self.batch])
-            switch socket.read(into: space) {
+            switch transport.read(into: space) {
             case .wouldBlock: return dispatch()
             case .endOfStream: return ended()
             case .failed(let failure): return fail(.upstreamReset, failure.text)
@@ -232,7 +237,7 @@ open class TunnelSession: StreamOwner {
         var rest = bytes
         if sealed == nil {
             while rest.count > 0 {
-                switch socket.write(rest) {
+                switch transport.write(rest) {
                 case .wrote(let count): rest = UnsafeRawBufferPointer(rebasing: rest[count...])
                 case .wouldBlock:
                     keep(rest)
@@ -264,7 +269,7 @@ open class TunnelSession: StreamOwner {
     private func drainSealed() -> Bool {
         guard let block = sealed else { return true }
         while sealedStart < sealedEnd {
-            switch socket.write(UnsafeRawBufferPointer(rebasing: block[sealedStart..<sealedEnd])) {
+            switch transport.write(UnsafeRawBufferPointer(rebasing: block[sealedStart..<sealedEnd])) {
             case .wrote(let count): sealedStart += count
             case .wouldBlock: return false
             case .failed(let failure):
@@ -331,7 +336,7 @@ open class TunnelSession: StreamOwner {
         if wasOpen && sealed == nil { sayGoodbye() }
         if let sealed { core.buffers.giveBack(sealed) }
         sealed = nil
-        socket.close()
+        transport.close()
         let open = streams
         streams.removeAll()
         for stream in open.values { stream.sessionEnded(reason) }
@@ -346,7 +351,7 @@ open class TunnelSession: StreamOwner {
     private func sayGoodbye() {
         let room = UnsafeMutableRawBufferPointer(rebasing: core.scratch[(2 * Self.batch)..<(3 * Self.batch)])
         let count = tls.closeNotify(into: room)
-        if count > 0 { _ = socket.write(UnsafeRawBufferPointer(rebasing: room[..<count])) }
+        if count > 0 { _ = transport.write(UnsafeRawBufferPointer(rebasing: room[..<count])) }
     }
 
     fileprivate func timerDue() {
