@@ -124,8 +124,21 @@ final class TunnelClient: TunnelSession {
             stream.reset()
             finished.append((dial, .failure(.session(.protocolError, "response without a status"))))
         }
-        core.atEndOfTurn(answerWork)
+        deliverLater()
+    }
+
+    /// A CONNECT that is reset before its answer has failed now, not when its time is up.
+    override func streamClosed(_ id: Int32, _ errorCode: UInt32) {
+        guard let dial = answers.removeValue(forKey: id) else { return }
+        dial.stream = nil
+        dial.session = nil
+        finished.append((dial, .failure(.session(.upstreamReset, "stream reset before the answer, code \(errorCode)"))))
+        deliverLater()
+    }
+
+    private func deliverLater() {
         answerWork.session = self
+        core.atEndOfTurn(answerWork)
     }
 
     /// Answers wait for the end of the codec's callback before anybody relays.

@@ -68,6 +68,8 @@ open class TunnelSession: StreamOwner {
     open func received(_ fields: HeaderBlock, on streamID: Int32, endStream: Bool) {}
     /// A request that HTTP/2 itself refuses, such as a CONNECT without an authority.
     open func receivedMalformed() {}
+    /// The peer closed a stream, or HTTP/2 did.
+    open func streamClosed(_ streamID: Int32, _ errorCode: UInt32) {}
     /// The peer takes no new streams.
     open func peerGoesAway() {}
     /// The session is over. Its streams have been told already.
@@ -182,8 +184,9 @@ open class TunnelSession: StreamOwner {
 
     private func failTLS() {
         guard let failure = tls.failure else { return fail(.tlsFailure, "TLS failed") }
-        // The alert that says why is still ours to send.
-        _ = sendPending()
+        // The alert that says why is still ours to send, unless records stand before it that the peer does not take:
+        // it would have to wait behind a block that may be full already.
+        if sealed == nil { _ = sendPending() }
         fail(failure.meshReason, failure.description)
     }
 
