@@ -79,13 +79,15 @@ public final class SimulatedNetwork {
     public func step(advancing nanoseconds: UInt64 = 0) -> Bool {
         core.turn(advancing: nanoseconds)
         var isBusy = false
+        var someAreGone = false
         var index = 0
         while index < streams.count {
             let stream = streams[index]
             if !stream.isReleased, stream.step() { isBusy = true }
+            if stream.isGone { someAreGone = true }
             index += 1
         }
-        if streams.contains(where: \.isGone) { streams.removeAll(where: \.isGone) }
+        if someAreGone { streams.removeAll(where: \.isGone) }
         return isBusy
     }
 
