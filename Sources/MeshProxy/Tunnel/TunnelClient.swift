@@ -132,6 +132,8 @@ final class TunnelClient: TunnelSession {
         guard let dial = answers.removeValue(forKey: id) else { return }
         dial.stream = nil
         dial.session = nil
+        // The peer was leaving and has not looked at the request: another session takes it (RFC 9113 §8.7).
+        if isRetiring, errorCode == HTTP2ErrorCode.refusedStream { return pool.open(dial, key: key) }
         finished.append((dial, .failure(.session(.upstreamReset, "stream reset before the answer, code \(errorCode)"))))
         deliverLater()
     }

@@ -35,6 +35,9 @@ open class TunnelSession: StreamOwner {
     private var flushWork: SessionFlush?
     private var timer: SessionTimer?
     private var isDraining = false
+    /// Drained: close_notify is said, and what the peer still sends is read until its own end.
+    private var isLeaving = false
+    private var saidEnd = false
     private var pingSentAt: UInt64 = 0
 
     /// Where the two halves of a batch live in the core's scratch space; never held across a call to an owner.
@@ -151,6 +154,7 @@ open class TunnelSession: StreamOwner {
                 phase = .open
                 core.schedule(timer!, after: limits.pingIntervalNanoseconds)
                 opened(peer: peer)
+                if isDraining, phase == .open { http2.goAway() }
                 scheduleFlush()
                 return open(rest)
             }
@@ -186,7 +190,7 @@ open class TunnelSession: StreamOwner {
         guard let failure = tls.failure else { return fail(.tlsFailure, "TLS failed") }
         // The alert that says why is still ours to send, unless records stand before it that the peer does not take:
         // it would have to wait behind a block that may be full already.
-        if sealed == nil { _ = sendPending() }
+        if sealed == nil, !isLeaving { _ = sendPending() }
         fail(failure.meshReason, failure.description)
     }
 
@@ -207,7 +211,9 @@ open class TunnelSession: StreamOwner {
 
     private func flush() {
         guard phase == .open || phase == .handshaking else { return }
-        guard drainSealed(), sendPending() else { return }
+        guard drainSealed() else { return }
+        if isLeaving { return endWriting() }
+        guard sendPending() else { return }
         while phase == .open {
             let plain = UnsafeMutableRawBufferPointer(rebasing: core.scratch[..<Self.plaintextBatch])
             let count = http2.produce(into: plain)
@@ -220,8 +226,24 @@ open class TunnelSession: StreamOwner {
         }
         if let failure = http2.failure { return fail(.protocolError, failure.description) }
         if isDraining && phase == .open && streams.isEmpty && http2.isFinished {
-            fail(.none, "drained")
+            leave()
         }
+    }
+
+    /// Everything is sent, but a close now could destroy what the peer has not read yet: bytes that it sends meanwhile,
+    /// such as window updates, would be answered with a reset. So only our direction ends (RFC 8446 §6.1).
+    private func leave() {
+        isLeaving = true
+        if let timer { core.schedule(timer, after: limits.handshakeTimeoutNanoseconds) }
+        let room = UnsafeMutableRawBufferPointer(rebasing: core.scratch[(2 * Self.batch)..<(3 * Self.batch)])
+        let count = tls.closeNotify(into: room)
+        if send(UnsafeRawBufferPointer(rebasing: room[..<count])), phase == .open { endWriting() }
+    }
+
+    private func endWriting() {
+        if saidEnd { return }
+        saidEnd = true
+        transport.finishWriting()
     }
 
     /// Sends what TLS made on its own account: alerts, key updates. False when something was kept.
@@ -324,7 +346,8 @@ open class TunnelSession: StreamOwner {
     public func drain() {
         guard phase != .closed, !isDraining else { return }
         isDraining = true
-        if phase != .open { return fail(.drain, "drained before the handshake") }
+        // A handshake goes on to its end: somebody waits for it with a request.
+        guard phase == .open else { return }
         http2.goAway()
         scheduleFlush()
     }
@@ -333,10 +356,12 @@ open class TunnelSession: StreamOwner {
     public func fail(_ reason: Reason, _ detail: String) {
         guard phase != .closed else { return }
         let wasOpen = phase == .open
+        // Nothing was left to be lost.
+        let reason = isLeaving ? .none : reason
         phase = .closed
         if let timer { core.cancel(timer) }
         timer = nil
-        if wasOpen && sealed == nil { sayGoodbye() }
+        if wasOpen && sealed == nil && !isLeaving { sayGoodbye() }
         if let sealed { core.buffers.giveBack(sealed) }
         sealed = nil
         transport.close()
@@ -362,6 +387,7 @@ open class TunnelSession: StreamOwner {
         case .connecting: fail(.upstreamConnectTimeout, "connect timed out")
         case .handshaking: fail(.handshakeTimeout, "TLS handshake timed out")
         case .open:
+            if isLeaving { return fail(.none, "drained") }
             if timerFired() || phase != .open { return }
             if pingSentAt != 0 && core.now - pingSentAt >= limits.pingTimeoutNanoseconds {
                 return fail(.upstreamReset, "no answer to HTTP/2 PING")
