@@ -146,13 +146,16 @@ private final class RelayWorld {
     /// True when `body` recorded an issue; the issues themselves are reported.
     private func problemsOf(_ body: () throws -> Void) throws -> Bool {
         let found = Found()
-        try withKnownIssue(isIntermittent: true) { try body() } matching: { _ in
+        try withKnownIssue(isIntermittent: true) {
+            try body()
+        } matching: { _ in
             found.any = true
             return false
         }
         return found.any
     }
 
+    // Unchecked: the matcher runs on the thread of the test that waits for it.
     private final class Found: @unchecked Sendable { var any = false }
 
     @Test func bytesAndEndsArriveInOrderBothWays() throws { try worlds(.bothFinish, from: 1_000) }

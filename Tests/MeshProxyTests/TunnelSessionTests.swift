@@ -41,8 +41,10 @@ import Testing
         finish(world, callers + [next])
     }
 
-    @Test(arguments: [(401, Reason.policyDeny), (403, .policyDeny), (400, .badAuthority), (503, .upstreamRefused),
-        (404, .routeNotFound), (504, .upstreamConnectTimeout), (204, .protocolError)])
+    @Test(arguments: [
+        (401, Reason.policyDeny), (403, .policyDeny), (400, .badAuthority), (503, .upstreamRefused),
+        (404, .routeNotFound), (504, .upstreamConnectTimeout), (204, .protocolError),
+    ])
     func aRefusalIsMappedToItsReason(status: Int, reason: Reason) throws {
         let world = try TunnelWorld()
         world.answersWith = status

@@ -62,7 +62,9 @@ final class TunnelClient: TunnelSession {
     /// Whether another stream may be opened here.
     var hasRoom: Bool {
         guard !isRetiring, phase != .closed else { return false }
-        let limit = phase == .open ? min(limits.pooledStreamsPerSession, http2.peerMaxConcurrentStreams)
+        let limit =
+            phase == .open
+            ? min(limits.pooledStreamsPerSession, http2.peerMaxConcurrentStreams)
             : limits.pooledStreamsPerSession
         return streams.count + waiting.count < limit
     }

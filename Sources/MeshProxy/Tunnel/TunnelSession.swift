@@ -168,7 +168,8 @@ open class TunnelSession: StreamOwner {
             let step = tls.open(rest, into: plain)
             rest = UnsafeRawBufferPointer(rebasing: rest[step.consumed...])
             if step.produced > 0 {
-                if let failure = http2.receive(UnsafeRawBufferPointer(rebasing: plain[..<step.produced]), now: core.now) {
+                if let failure = http2.receive(UnsafeRawBufferPointer(rebasing: plain[..<step.produced]), now: core.now)
+                {
                     // What is left to say, a GOAWAY with the reason, is said before the end.
                     flush()
                     return fail(.protocolError, failure.description)

@@ -4,6 +4,7 @@ import Glibc
 /// were swapped, repeated or lost do not match by chance.
 enum Pattern {
     private static let period = 65_521
+    // Unsafe only by type: nobody writes to it once it is made.
     private nonisolated(unsafe) static let table: UnsafeMutableRawBufferPointer = {
         let table = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * 65_536 + period, alignment: 16)
         var state: UInt64 = 1
@@ -22,6 +23,7 @@ enum Pattern {
     }
 
     static func matches(_ bytes: UnsafeRawBufferPointer, _ key: Int, at offset: Int) -> Bool {
-        bytes.isEmpty || memcmp(bytes.baseAddress!, Self.bytes(key, at: offset, count: bytes.count).baseAddress!, bytes.count) == 0
+        guard let start = bytes.baseAddress, bytes.count > 0 else { return true }
+        return memcmp(start, Self.bytes(key, at: offset, count: bytes.count).baseAddress!, bytes.count) == 0
     }
 }
