@@ -115,6 +115,12 @@ let package = Package(
         tests("MeshTelemetryTests", ["MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
         tests("MeshDiscoveryTests", ["MeshDiscovery", "MeshModel"]),
         tests("MeshKernelTests", ["MeshKernel", "MeshModel", "MeshRuntime"]),
+        tests(
+            "MeshProxyTests",
+            [
+                "MeshProxy", "MeshTestKit", "MeshModel", "MeshRuntime", "MeshTLS", "MeshWire", "MeshTelemetry",
+                "CMeshAllocations",
+            ]),
         tests("MeshHTTPTests", ["MeshHTTP", "MeshModel", "MeshRuntime"]),
         tests(
             "MeshAdminTests",

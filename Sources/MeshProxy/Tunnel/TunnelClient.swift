@@ -49,14 +49,14 @@ final class TunnelClient: TunnelSession {
     private var idleSince: UInt64 = 0
 
     init(
-        key: TunnelPool.Key, pool: TunnelPool, core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
+        key: TunnelPool.Key, pool: TunnelPool, core: Core, transport: ByteStream, context: TLSContext, limits: Limits,
         memory: HTTP2Memory
     ) {
         self.key = key
         self.pool = pool
         let events = SessionEvents()
         super.init(
-            core: core, socket: socket, tls: TLSSession(client: context, expecting: [key.identity]),
+            core: core, transport: transport, tls: TLSSession(client: context, expecting: [key.identity]),
             http2: HTTP2Session(role: .client, settings: HTTP2Settings(limits), events: events, memory: memory),
             events: events, limits: limits, connecting: true)
     }
@@ -128,8 +128,13 @@ final class TunnelClient: TunnelSession {
             stream.reset()
             finished.append((dial, .failure(.session(.protocolError, "response without a status"))))
         }
-        core.atEndOfTurn(answerWork)
+        deliverLater()
+    }
+
+    /// A CONNECT that is reset before its answer has failed now, not when its time is up.
+    private func deliverLater() {
         answerWork.session = self
+        core.atEndOfTurn(answerWork)
     }
 
     override func streamClosed(_ id: Int32, _ errorCode: UInt32) {
@@ -144,8 +149,7 @@ final class TunnelClient: TunnelSession {
             let detail = "the peer ended the CONNECT with \(HTTP2ErrorCode.name(of: errorCode))"
             finished.append((dial, .failure(.session(.upstreamReset, detail))))
         }
-        core.atEndOfTurn(answerWork)
-        answerWork.session = self
+        deliverLater()
     }
 
     /// What other streams, mostly of other sessions, have to carry.

@@ -14,11 +14,16 @@ final class TunnelPool {
 
     private unowned let hub: ProxyCore
     private unowned let workload: LocalWorkload
+    /// Starts a connection that is still being made when it returns.
+    private let reach: (SocketAddress) throws(SystemError) -> ByteStream
     private var sessions: [Key: [TunnelClient]] = [:]
 
-    init(hub: ProxyCore, workload: LocalWorkload) {
+    init(
+        hub: ProxyCore, workload: LocalWorkload, transport: @escaping (SocketAddress) throws(SystemError) -> ByteStream
+    ) {
         self.hub = hub
         self.workload = workload
+        self.reach = transport
     }
 
     /// Opens a CONNECT to `tunnel.authority` through a pooled session. The completion comes later, never at once.
@@ -40,10 +45,9 @@ final class TunnelPool {
             return later(dial, .session(.identityUnavailable, "the workload has no certificate yet"))
         }
         do {
-            let socket = try workload.connect(to: key.peer)
             let session = TunnelClient(
-                key: key, pool: self, core: hub.core, socket: socket, context: context, limits: hub.limits,
-                memory: hub.http2Memory)
+                key: key, pool: self, core: hub.core, transport: try reach(key.peer), context: context,
+                limits: hub.limits, memory: hub.http2Memory)
             sessions[key, default: []].append(session)
             session.open(dial)
         } catch {
