@@ -46,7 +46,8 @@ let package = Package(
         // C: one header shared with BPF/, shims, system libraries.
         .target(name: "CMeshABI", path: "Sources/CMeshABI"),
         .target(name: "CMeshSystem", path: "Sources/CMeshSystem"),
-        .systemLibrary(name: "COpenSSL", path: "Sources/COpenSSL", pkgConfig: "libssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "COpenSSL", path: "Sources/COpenSSL", pkgConfig: "libssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(
             name: "CBPF", path: "Sources/CBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev", "libelf-dev"])]),
         .systemLibrary(
@@ -69,7 +70,11 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         library(
-            "MeshAdmin", ["MeshModel", "MeshTelemetry", .product(name: "Hummingbird", package: "hummingbird")]),
+            "MeshAdmin",
+            [
+                "MeshModel", "MeshTelemetry", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]),
         library(
             "MeshNode",
             [

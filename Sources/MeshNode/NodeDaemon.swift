@@ -32,12 +32,7 @@ public struct NodeDaemon: Sendable {
         let state = source.state
         for warning in state.warnings { logger.warning("\(warning.description)") }
         let authority = try attempt { try loadAuthority(state) }
-        let kernel = try attempt {
-            try KernelCapture(
-                options: CaptureOptions(
-                    nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,
-                    runtimeDirectory: options.runDirectory))
-        }
+        let kernel = try attempt { try KernelCapture(options: captureOptions) }
 
         let log = AccessLogWriter(format: format, cores: options.cores)
         log.start()
@@ -79,7 +74,7 @@ public struct NodeDaemon: Sendable {
                     .init(service: Running(admin.run)),
                     .init(service: Running(svids.run)),
                     .init(service: Running { await workloads.follow(source) }),
-                    .init(service: Draining(plane: plane, source: source, logger: logger)),
+                    .init(service: Draining(atMost: { source.drainLimit }, logger: logger) { await plane.drain(atMost: $0) }),
                 ],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {
@@ -92,6 +87,18 @@ public struct NodeDaemon: Sendable {
         logger.info("stopped; capture stays in place: workloads get refusals until a node proxy runs again")
     }
 
+    /// Puts the network namespaces of this node's workloads back as they were, and removes hooks, maps and pins.
+    /// Refused while a node proxy of this name runs.
+    public func uninstall() throws {
+        try attempt { try KernelCapture.uninstall(options: captureOptions) }
+    }
+
+    private var captureOptions: CaptureOptions {
+        CaptureOptions(
+            nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,
+            runtimeDirectory: options.runDirectory)
+    }
+
     private func loadAuthority(_ state: ConfigurationState) throws -> EmbeddedAuthority {
         let settings = state.snapshot.settings
         let files = settings.authority.map { files in
@@ -100,7 +107,8 @@ public struct NodeDaemon: Sendable {
         }
         if files == nil {
             try FileManager.default.createDirectory(
-                atPath: options.stateDirectory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+                atPath: options.stateDirectory, withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
         }
         let fallback = AuthorityFiles(
             certificate: "\(options.stateDirectory)/ca.pem", key: "\(options.stateDirectory)/ca.key")

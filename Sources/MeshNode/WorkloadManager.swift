@@ -105,7 +105,9 @@ final class WorkloadManager: Sendable {
         }
         status.withLock { $0.configurationProblem = nil }
         let snapshot = update.state.snapshot
-        logger.info("configuration \(snapshot.generation): \(snapshot.workloads.count) workloads, \(snapshot.services.count) services")
+        logger.info(
+            "configuration \(snapshot.generation): \(snapshot.workloads.count) workloads, \(snapshot.services.count) services"
+        )
         plane.post { $0.install(snapshot) }
         state.wanted = Dictionary(
             snapshot.localWorkloads(node: nodeName).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
@@ -194,7 +196,8 @@ final class WorkloadManager: Sendable {
             plane.post(to: index) { [logger] hub in
                 do {
                     try hub.add(
-                        workload, namespace: namespace, tls: context, outbound: outbound, inbound: inbound, tunnel: tunnel)
+                        workload, namespace: namespace, tls: context, outbound: outbound, inbound: inbound,
+                        tunnel: tunnel)
                 } catch {
                     logger.error("listeners of \(workload.name) on core \(index): \(error)")
                 }

@@ -121,7 +121,8 @@ public enum Socket {
 
     private static func setDevice(_ socket: Int32, _ device: StaticString) throws(SystemError) {
         try SystemError.check(
-            mesh_socket_bind_device(socket, device.utf8Start, UInt32(device.utf8CodeUnitCount)), "SO_BINDTODEVICE \(device)")
+            mesh_socket_bind_device(socket, device.utf8Start, UInt32(device.utf8CodeUnitCount)),
+            "SO_BINDTODEVICE \(device)")
     }
 
     private static func setKeepAlive(_ socket: Int32) throws(SystemError) {

@@ -18,31 +18,38 @@ final class WaypointCore: ProxyCore {
 
     override func handle(_ request: TunnelRequest, for local: LocalWorkload) {
         guard case .address(let authority) = request.connect.authority else {
-            return refuse(request, for: local, status: 400, .badAuthority, "authority \(request.connect.authority) is not an address")
+            return refuse(
+                request, for: local, status: 400, .badAuthority,
+                "authority \(request.connect.authority) is not an address")
         }
         if let service = snapshot.service(at: authority.ip) {
             serve(request, local, service, authority)
         } else if let workload = snapshot.workload(at: authority.ip),
             snapshot.waypoint(ofWorkload: workload.name) == gateway
         {
-            WaypointConnection(hub: self, local: local, request: request, target: .workload(workload, authority)).start()
+            WaypointConnection(hub: self, local: local, request: request, target: .workload(workload, authority))
+                .start()
         } else {
             refuse(request, for: local, status: 404, .badAuthority, "\(authority) is not behind waypoint \(gateway)")
         }
     }
 
-    private func serve(_ request: TunnelRequest, _ local: LocalWorkload, _ service: Service, _ authority: SocketAddress) {
+    private func serve(_ request: TunnelRequest, _ local: LocalWorkload, _ service: Service, _ authority: SocketAddress)
+    {
         guard snapshot.waypoint(ofService: service.name) == gateway else {
             return refuse(
-                request, for: local, status: 404, .badAuthority, "service \(service.name) is not behind waypoint \(gateway)")
+                request, for: local, status: 404, .badAuthority,
+                "service \(service.name) is not behind waypoint \(gateway)")
         }
         guard let port = service.ports.first(where: { $0.port == authority.port }) else {
-            return refuse(request, for: local, status: 404, .unknownPort, "service \(service.name) has no port \(authority.port)")
+            return refuse(
+                request, for: local, status: 404, .unknownPort, "service \(service.name) has no port \(authority.port)")
         }
         switch port.appProtocol {
         case .tcp:
             WaypointConnection(
-                hub: self, local: local, request: request, target: .service(service, authority)).start()
+                hub: self, local: local, request: request, target: .service(service, authority)
+            ).start()
         case .http1:
             connections(for: local).serve(request, service: service.name, address: authority)
         }

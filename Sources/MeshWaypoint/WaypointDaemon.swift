@@ -65,7 +65,8 @@ public struct WaypointDaemon: Sendable {
         let registry = MetricsRegistry()
         let admin = AdminServer(
             ports: .init(admin: options.adminPort, metrics: options.metricsPort, readiness: options.readinessPort),
-            sources: adminSources(source, plane, svids, registry, log, levels, readiness), logger: Logger(label: "admin"))
+            sources: adminSources(source, plane, svids, registry, log, levels, readiness),
+            logger: Logger(label: "admin"))
         let group = ServiceGroup(
             configuration: .init(
                 services: [
@@ -75,7 +76,7 @@ public struct WaypointDaemon: Sendable {
                         service: Running { await obtain(own.identity, svids, logger, readiness) },
                         successTerminationBehavior: .ignore),
                     .init(service: Running { try await follow(source, plane, own, logger) }),
-                    .init(service: Draining(plane: plane, source: source, logger: logger)),
+                    .init(service: Draining(atMost: { source.drainLimit }, logger: logger) { await plane.drain(atMost: $0) }),
                 ],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {
@@ -94,7 +95,9 @@ public struct WaypointDaemon: Sendable {
                 _ = try await svids.svid(for: identity)
                 return
             } catch {
-                if readiness.hasNoCertificate(error.description) { logger.error("no certificate yet: \(error.description)") }
+                if readiness.hasNoCertificate(error.description) {
+                    logger.error("no certificate yet: \(error.description)")
+                }
             }
             try? await Task.sleep(for: .seconds(1))
         }
@@ -107,7 +110,9 @@ public struct WaypointDaemon: Sendable {
                 continue
             }
             let snapshot = update.state.snapshot
-            logger.info("configuration \(snapshot.generation): \(snapshot.routes.count) routes, \(snapshot.services.count) services")
+            logger.info(
+                "configuration \(snapshot.generation): \(snapshot.routes.count) routes, \(snapshot.services.count) services"
+            )
             plane.post { $0.install(snapshot) }
             if snapshot.workload(named: own.name)?.identity != own.identity {
                 logger.warning("the configuration no longer describes this waypoint as \(own.identity): restart it")
@@ -146,7 +151,8 @@ public struct WaypointDaemon: Sendable {
                 listener = try Socket.listen(
                     RawSocketAddress(high: 0, low: 0, isIPv4: false, port: ProxyPort.tunnel), options: listenOptions)
             } catch {
-                throw WaypointError("cannot listen on port \(ProxyPort.tunnel): \(error): another waypoint or proxy has it")
+                throw WaypointError(
+                    "cannot listen on port \(ProxyPort.tunnel): \(error): another waypoint or proxy has it")
             }
             plane.post(to: index) { hub in
                 // The listener is new and ours; only a core without room for one more socket could refuse it.

@@ -52,6 +52,29 @@ struct CulvertNode: AsyncParsableCommand {
     @Option(help: "Log lines as text or json. Default: text.")
     var logFormat: String?
 
+    @Flag(help: "Remove this node's capture from all its workloads and exit. Needs no configuration; not while it runs.")
+    var uninstall = false
+
+    static func main() async {
+        do {
+            var command = try parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch {
+            // The parser's own code for bad usage is 64 (EX_USAGE); ours is 2, as for every command of Culvert.
+            let code = exitCode(for: error)
+            let message = fullMessage(for: error)
+            if !message.isEmpty {
+                let output = code.isSuccess ? FileHandle.standardOutput : FileHandle.standardError
+                output.write(Data("\(message)\n".utf8))
+            }
+            Foundation.exit(code == .validationFailure ? 2 : code.rawValue)
+        }
+    }
+
     mutating func run() async throws {
         let options: NodeOptions
         do {
@@ -60,6 +83,7 @@ struct CulvertNode: AsyncParsableCommand {
             throw ValidationError(refusal.description)
         }
         do {
+            if uninstall { return try NodeDaemon(options).uninstall() }
             try await NodeDaemon(options).run()
         } catch let error as NodeError {
             FileHandle.standardError.write(Data("culvert-node: \(error)\n".utf8))
@@ -71,7 +95,7 @@ struct CulvertNode: AsyncParsableCommand {
         let settings = DaemonSettings(environment: ProcessInfo.processInfo.environment)
         var options = NodeOptions(
             nodeName: try settings.required(nodeName, "node-name"),
-            configuration: try settings.required(config, "config"),
+            configuration: uninstall ? "" : try settings.required(config, "config"),
             cores: try settings.number(cores, "cores", in: 1...64)
                 ?? min(4, ProcessInfo.processInfo.activeProcessorCount))
         options.cgroup = settings.text(cgroup, "cgroup")

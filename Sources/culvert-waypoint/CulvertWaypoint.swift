@@ -45,6 +45,26 @@ struct CulvertWaypoint: AsyncParsableCommand {
     @Option(help: "Log lines as text or json. Default: text.")
     var logFormat: String?
 
+    static func main() async {
+        do {
+            var command = try parseAsRoot()
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch {
+            // The parser's own code for bad usage is 64 (EX_USAGE); ours is 2, as for every command of Culvert.
+            let code = exitCode(for: error)
+            let message = fullMessage(for: error)
+            if !message.isEmpty {
+                let output = code.isSuccess ? FileHandle.standardOutput : FileHandle.standardError
+                output.write(Data("\(message)\n".utf8))
+            }
+            Foundation.exit(code == .validationFailure ? 2 : code.rawValue)
+        }
+    }
+
     mutating func run() async throws {
         let options: WaypointOptions
         do {

@@ -56,28 +56,28 @@ struct AuthorizeTests {
         #expect(verdict([allow]) == .allow(policy: name("shop/allow")))
         #expect(verdict([allow, deny]) == .deny(.policyDeny, policy: name("shop/deny")))
         #expect(verdict([deny], port: 9090) == .allow(policy: nil))
-        #expect(verdict([allow], from: "cluster.local/ns/web/sa/other") == .deny(.policyNoAllow, policy: nil))
+        #expect(verdict([allow], from: "cluster.local/ns/web/sa/other") == .deny(.policyNoAllow, policy: name("shop/allow")))
     }
 
     @Test("An ALLOW without rules denies, a DENY without rules does nothing, a rule without parts matches all")
     func emptiness() {
-        #expect(verdict([policy("shop/a", .allow)]) == .deny(.policyNoAllow, policy: nil))
+        #expect(verdict([policy("shop/a", .allow)]) == .deny(.policyNoAllow, policy: name("shop/a")))
         #expect(verdict([policy("shop/a", .deny)]) == .allow(policy: nil))
         #expect(verdict([policy("shop/a", .allow, .init())]) == .allow(policy: name("shop/a")))
         #expect(verdict([policy("shop/a", .deny, .init())], from: nil) == .deny(.policyDeny, policy: name("shop/a")))
         // An entry without constraints matches nothing.
         let empty = AuthorizationPolicy.Rule(from: [.init()], to: [])
-        #expect(verdict([policy("shop/a", .allow, empty)]) == .deny(.policyNoAllow, policy: nil))
+        #expect(verdict([policy("shop/a", .allow, empty)]) == .deny(.policyNoAllow, policy: name("shop/a")))
         #expect(verdict([policy("shop/a", .deny, .init(from: [], to: [.init()]))]) == .allow(policy: nil))
     }
 
     @Test("Plaintext has no identity: positive lists never hold, negative ones are never broken")
     func plaintext() {
         let any = policy("shop/a", .allow, .init(from: [source { $0.principals = [.present] }]))
-        #expect(verdict([any], from: nil) == .deny(.policyNoAllow, policy: nil))
+        #expect(verdict([any], from: nil) == .deny(.policyNoAllow, policy: name("shop/a")))
         #expect(verdict([any]).isAllowed)
         let namespaces = policy("shop/a", .allow, .init(from: [source { $0.namespaces = [.prefix("w")] }]))
-        #expect(verdict([namespaces], from: nil) == .deny(.policyNoAllow, policy: nil))
+        #expect(verdict([namespaces], from: nil) == .deny(.policyNoAllow, policy: name("shop/a")))
         #expect(verdict([namespaces]).isAllowed)
         let notFront = policy("shop/a", .deny, .init(from: [source { $0.notPrincipals = [front] }]))
         #expect(verdict([notFront], from: nil) == .deny(.policyDeny, policy: name("shop/a")))
@@ -184,7 +184,7 @@ struct AuthorizeTests {
                 sourceIP: ip("10.9.0.1"), identity: SPIFFEID(principal: principal))
         }
         #expect(verdict("cluster.local/ns/web/sa/front") == .allow(policy: name("shop/svc")))
-        #expect(verdict("cluster.local/ns/web/sa/other") == .deny(.policyNoAllow, policy: nil))
+        #expect(verdict("cluster.local/ns/web/sa/other") == .deny(.policyNoAllow, policy: name("shop/svc")))
         #expect(verdict("cluster.local/ns/bad/sa/front") == .deny(.policyDeny, policy: name("shop/gw")))
         #expect(verdict("cluster.local/ns/bad/sa/x", gateway: "shop/other", service: "shop/x") == .allow(policy: nil))
     }

@@ -35,7 +35,8 @@ extension MeshSnapshot {
         for position in rules.allow where authorizationPolicies[position].matches(subject) {
             return .allow(policy: authorizationPolicies[position].name)
         }
-        return .deny(.policyNoAllow, policy: nil)
+        // Several may cover the workload; the first by name stands for all.
+        return .deny(.policyNoAllow, policy: rules.allow.map { authorizationPolicies[$0].name }.min())
     }
 }
 

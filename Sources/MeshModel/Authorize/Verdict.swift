@@ -16,7 +16,8 @@ public struct AuthorizationRequest: Hashable, Sendable {
     }
 }
 
-/// What policy says, and which object said it. No object: nothing forbade it, or nothing allowed it.
+/// What policy says, and which object said it: the policy that matched, or, where ALLOW policies exist and none matched,
+/// the first of them by name. No object: nothing covers the destination, or PeerAuthentication decided.
 public enum Verdict: Hashable, Sendable {
     case allow(policy: ObjectName?)
     case deny(Reason, policy: ObjectName?)

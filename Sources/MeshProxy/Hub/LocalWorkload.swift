@@ -64,7 +64,9 @@ public final class LocalWorkload {
         let target = RawSocketAddress(address)
         let descriptor: Int32
         if let namespace {
-            descriptor = try namespace.run(returningTo: hub.home) { () throws(SystemError) in try Socket.connect(to: target, options: options) }
+            descriptor = try namespace.run(returningTo: hub.home) { () throws(SystemError) in
+                try Socket.connect(to: target, options: options)
+            }
         } else {
             descriptor = try Socket.connect(to: target, options: options)
         }

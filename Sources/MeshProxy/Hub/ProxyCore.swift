@@ -145,7 +145,8 @@ open class ProxyCore {
                 if server.peer == nil {
                     handshakes -= 1
                     if let local { tunnelFailed(server, local, reason, detail) }
-                } else if !server.sawRequest, reason != .none, let local {
+                } else if reason == .protocolError || !server.sawRequest && reason != .none, let local {
+                    // Later ends show in the records of the streams, but abuse has a name of its own.
                     tunnelFailed(server, local, reason, detail)
                 }
                 local?.servers[ObjectIdentifier(server)] = nil
@@ -156,17 +157,20 @@ open class ProxyCore {
 
     private func tunnelFailed(_ server: TunnelServer, _ local: LocalWorkload, _ reason: Reason, _ detail: String) {
         recordFailure(
-            from: server.remoteAddress, to: server.localAddress, local, reason, detail, since: server.acceptedAt)
+            from: server.remoteAddress, to: server.localAddress, local, reason, detail, since: server.acceptedAt,
+            peer: server.peer)
     }
 
     private func recordFailure(
         from source: SocketAddress, to destination: SocketAddress, _ local: LocalWorkload, _ reason: Reason,
-        _ detail: String, since start: UInt64
+        _ detail: String, since start: UInt64, peer: SPIFFEID? = nil
     ) {
         var record = ConnectionRecord(
             direction: .inbound, source: source, destination: destination, startedAt: start)
         record.destinationWorkload = local.workload
         record.sourceWorkload = snapshot.workload(at: source.ip)
+        record.sourceIdentity = peer
+        record.isMutualTLS = peer != nil
         record.reason = reason
         record.error = detail
         closed(record, wasOpen: false)

@@ -12,7 +12,8 @@ extension SocketAddress {
     /// The model's form of a runtime address.
     public init(_ raw: RawSocketAddress) {
         self.init(
-            ip: raw.isIPv4 ? IPAddress(v4: UInt32(truncatingIfNeeded: raw.low)) : IPAddress(high: raw.high, low: raw.low),
+            ip: raw.isIPv4
+                ? IPAddress(v4: UInt32(truncatingIfNeeded: raw.low)) : IPAddress(high: raw.high, low: raw.low),
             port: raw.port)
     }
 }

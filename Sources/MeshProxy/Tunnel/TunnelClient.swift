@@ -16,6 +16,8 @@ public final class TunnelDial {
     private var completion: ((Result<TunnelStream, Failure>) -> Void)?
     fileprivate weak var session: TunnelClient?
     fileprivate var stream: TunnelStream?
+    /// How often it may still be sent again after a peer refused its stream untouched.
+    fileprivate var refusalsLeft = 3
 
     init(request: ConnectRequest, completion: @escaping (Result<TunnelStream, Failure>) -> Void) {
         self.request = request
@@ -129,21 +131,28 @@ final class TunnelClient: TunnelSession {
         deliverLater()
     }
 
-    /// A CONNECT that is reset before its answer has failed now, not when its time is up.
-    override func streamClosed(_ id: Int32, _ errorCode: UInt32) {
-        guard let dial = answers.removeValue(forKey: id) else { return }
-        dial.stream = nil
-        dial.session = nil
-        // The peer was leaving and has not looked at the request: another session takes it (RFC 9113 §8.7).
-        if isRetiring, errorCode == HTTP2ErrorCode.refusedStream { return pool.open(dial, key: key) }
-        finished.append((dial, .failure(.session(.upstreamReset, "stream reset before the answer, code \(errorCode)"))))
-        deliverLater()
-    }
-
     private func deliverLater() {
         answerWork.session = self
         core.atEndOfTurn(answerWork)
     }
+
+    override func streamClosed(_ id: Int32, _ errorCode: UInt32) {
+        guard let dial = answers.removeValue(forKey: id) else { return }
+        dial.stream = nil
+        dial.session = nil
+        if errorCode == HTTP2ErrorCode.refusedStream, dial.refusalsLeft > 0 {
+            // RFC 9113 §8.7: a stream refused so, or left out by a GOAWAY (§6.8), was not looked at; another may be sent.
+            dial.refusalsLeft -= 1
+            refused.append(dial)
+        } else {
+            let detail = "the peer ended the CONNECT with \(HTTP2ErrorCode.name(of: errorCode))"
+            finished.append((dial, .failure(.session(.upstreamReset, detail))))
+        }
+        deliverLater()
+    }
+
+    /// What other streams, mostly of other sessions, have to carry.
+    private var refused: [TunnelDial] = []
 
     /// Answers wait for the end of the codec's callback before anybody relays.
     private var finished: [(TunnelDial, Result<TunnelStream, TunnelDial.Failure>)] = []
@@ -156,6 +165,9 @@ final class TunnelClient: TunnelSession {
             if !dial.isWanted, case .success(let stream) = result { stream.reset() }
             dial.finish(result)
         }
+        let again = refused
+        refused.removeAll()
+        for dial in again where dial.isWanted { pool.open(dial, key: key) }
     }
 
     override func peerGoesAway() {
@@ -178,8 +190,11 @@ final class TunnelClient: TunnelSession {
 
     override func closed(_ reason: Reason, _ detail: String) {
         pool.forget(self)
+        // Where the peer left in order, what it refused is sent elsewhere; else all of it fails with the session.
+        let lost = reason == .none ? [] : refused
+        if !lost.isEmpty { refused.removeAll() }
         deliverAnswers()
-        let dials = waiting + answers.values
+        let dials = waiting + answers.values + lost
         waiting.removeAll()
         answers.removeAll()
         for dial in dials {

@@ -71,7 +71,7 @@ open class TunnelSession: StreamOwner {
     open func received(_ fields: HeaderBlock, on streamID: Int32, endStream: Bool) {}
     /// A request that HTTP/2 itself refuses, such as a CONNECT without an authority.
     open func receivedMalformed() {}
-    /// The peer closed a stream, or HTTP/2 did.
+    /// A stream is over, by both sides' ends or by the peer's reset. Told before the stream itself hears of it.
     open func streamClosed(_ streamID: Int32, _ errorCode: UInt32) {}
     /// The peer takes no new streams.
     open func peerGoesAway() {}

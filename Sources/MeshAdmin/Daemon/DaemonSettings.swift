@@ -30,7 +30,8 @@ public struct DaemonSettings: Sendable {
         guard let value = text(flag.map(String.init), name) else { return nil }
         guard let number = Int(value), range.contains(number) else {
             throw Refusal(
-                description: "--\(name) is '\(value)'; it must be a number from \(range.lowerBound) to \(range.upperBound)")
+                description:
+                    "--\(name) is '\(value)'; it must be a number from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }
