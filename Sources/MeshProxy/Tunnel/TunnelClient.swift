@@ -131,7 +131,6 @@ final class TunnelClient: TunnelSession {
         deliverLater()
     }
 
-    /// A CONNECT that is reset before its answer has failed now, not when its time is up.
     private func deliverLater() {
         answerWork.session = self
         core.atEndOfTurn(answerWork)

@@ -17,6 +17,8 @@ final class TunnelPool {
     /// Starts a connection that is still being made when it returns.
     private let reach: (SocketAddress) throws(SystemError) -> ByteStream
     private var sessions: [Key: [TunnelClient]] = [:]
+    /// Sessions that take no new streams and finish what they carry. Held, because each refers to its pool to its end.
+    private var retired: [ObjectIdentifier: TunnelClient] = [:]
 
     init(
         hub: ProxyCore, workload: LocalWorkload, transport: @escaping (SocketAddress) throws(SystemError) -> ByteStream
@@ -59,9 +61,11 @@ final class TunnelPool {
         hub.core.atEndOfTurn(LaterFailure(dial, failure))
     }
 
+    /// The session takes no new streams any more, or is over.
     func forget(_ session: TunnelClient) {
         sessions[session.key]?.removeAll { $0 === session }
         if sessions[session.key]?.isEmpty == true { sessions[session.key] = nil }
+        retired[ObjectIdentifier(session)] = session.phase == .closed ? nil : session
     }
 
     /// Lets every session finish what it carries and makes new ones from now on.
@@ -72,6 +76,7 @@ final class TunnelPool {
     /// Ends every session now.
     func closeAll(_ reason: Reason) {
         for session in sessions.values.joined() { session.fail(reason, "closed") }
+        for session in retired.values { session.fail(reason, "closed") }
     }
 
     var sessionCount: Int { sessions.values.reduce(0) { $0 + $1.count } }
