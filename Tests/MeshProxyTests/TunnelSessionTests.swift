@@ -144,6 +144,20 @@ import Testing
         finish(world, [old, new])
     }
 
+    @Test func aWorkloadThatGoesTakesItsRetiredSessionsAlong() throws {
+        let world = try TunnelWorld()
+        let caller = world.call(total: 1_000) { $0.finishes = false }
+        world.settle()
+        world.caller.install(try TestIdentity.context("caller"))
+        world.settle()
+        #expect(world.caller.pool.sessionCount == 0, "the session is retired and still carries the stream")
+        world.caller.close(.workloadGone)
+        world.settle()
+        #expect(world.near.reasons.count == 1 && world.near.reasons != [.none])
+        #expect(world.target.servers.isEmpty)
+        finish(world, [caller])
+    }
+
     @Test func aRetiredSessionStillServesThoseThatWaitForIt() throws {
         let world = try TunnelWorld()
         let caller = world.call(total: 1_000)
