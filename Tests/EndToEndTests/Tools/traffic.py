@@ -13,7 +13,9 @@
   traffic.py halfclose HOST PORT        sends, shuts down, expects the answer after its own end of stream
   traffic.py reset HOST PORT            expects the server's abort as an abort
   traffic.py abort HOST PORT            aborts; the server reports what it saw
-  traffic.py probe HOST PORT SECONDS    one echo; says refused / reset / timeout / ok and how long it took
+  traffic.py probe HOST PORT SECONDS    asks the server who it sees; says ok / refused / reset / closed / timeout
+  traffic.py say HOST PORT TEXT         one echo of TEXT
+  traffic.py wait HOST PORT             holds a connection open and says how it ended
 """
 import asyncio, hashlib, json, os, resource, socket, struct, sys, threading, time
 
@@ -72,9 +74,14 @@ def listener(port):
     return server
 
 
+def plain(address):
+    """An IPv4-mapped address as the IPv4 address it means."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
 async def serve(port):
     """First byte: e echo; t<8 bytes n> transfer n both ways; s<8 bytes n> source n; h answer after end of stream;
-    r abort; a report how the client ended."""
+    r abort; a report how the client ended; w tell the client who it seems to be."""
     async def handle(reader, writer):
         try:
             kind = await reader.readexactly(1)
@@ -90,6 +97,10 @@ async def serve(port):
             elif kind == b"h":
                 rest = await reader.read(-1)
                 writer.write(b"after your end: " + hashlib.sha256(rest).hexdigest().encode())
+                await writer.drain()
+            elif kind == b"w":
+                seen = writer.get_extra_info("peername")[0], writer.get_extra_info("sockname")[0]
+                writer.write(" ".join(map(plain, seen)).encode())
                 await writer.drain()
             elif kind == b"r":
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -304,22 +315,59 @@ def abort(host, port):
     say(ok=True)
 
 
+def say_text(host, port, text):
+    """One echo of a given text."""
+    try:
+        peer = connect(host, port)
+        peer.sendall(b"e")
+        echo_once(peer, text.encode())
+        outcome = "ok"
+    except ConnectionRefusedError:
+        outcome = "refused"
+    except ConnectionError:
+        outcome = "reset"
+    except TimeoutError:
+        outcome = "timeout"
+    say(outcome=outcome)
+
+
 def probe(host, port, seconds):
     started = time.monotonic()
+    verdict = {}
     try:
         peer = connect(host, port, seconds)
-        peer.sendall(b"e")
-        echo_once(peer, b"probe")
-        outcome, local, remote = "ok", peer.getsockname()[0], peer.getpeername()[0]
+        peer.sendall(b"w")
+        told = b""
+        while piece := peer.recv(200):
+            told += piece
+        if told:
+            seen, accepted = told.decode().split()
+            verdict = {"local": plain(peer.getsockname()[0]), "remote": plain(peer.getpeername()[0]), "seen": seen,
+                       "accepted": accepted}
+        outcome = "ok" if told else "closed"
     except ConnectionRefusedError:
-        outcome, local, remote = "refused", "", ""
-    except (ConnectionResetError, ConnectionError) as error:
-        outcome, local, remote = "reset", "", ""
-    except (TimeoutError, socket.timeout):
-        outcome, local, remote = "timeout", "", ""
+        outcome = "refused"
+    except ConnectionError:
+        outcome = "reset"
+    except TimeoutError:
+        outcome = "timeout"
     except OSError as error:
-        outcome, local, remote = f"error: {error.strerror}", "", ""
-    say(outcome=outcome, milliseconds=round((time.monotonic() - started) * 1000), local=local, remote=remote)
+        outcome = f"error: {error.strerror}"
+    say(outcome=outcome, milliseconds=round((time.monotonic() - started) * 1000), **verdict)
+
+
+def wait(host, port):
+    """Holds one connection open and says how it ended, and after how long."""
+    peer = connect(host, port, 300)
+    peer.sendall(b"e")
+    echo_once(peer, b"waiting")
+    say(event="open", local=peer.getsockname()[1])
+    started = time.monotonic()
+    try:
+        outcome = "closed" if not peer.recv(1) else "data"
+    except ConnectionError:
+        outcome = "reset"
+    say(outcome=outcome, milliseconds=round((time.monotonic() - started) * 1000))
 
 
 def main(arguments):
@@ -330,7 +378,8 @@ def main(arguments):
     table = {"greet": (greet, [int]), "transfer": (transfer, [str, int, int]), "open": (hold, [str, int, int]),
              "short": (short, [str, int, int, int]), "upload": (upload, [str, int, int]), "download": (download, [str, int, int]), "slow": (slow, [str, int, int]), "greeted": (greeted, [str, int]),
              "halfclose": (halfclose, [str, int]), "reset": (reset, [str, int]), "abort": (abort, [str, int]),
-             "probe": (probe, [str, int, float])}
+             "probe": (probe, [str, int, float]), "wait": (wait, [str, int]),
+             "say": (say_text, [str, int, str])}
     if command not in table:
         sys.exit(__doc__)
     function, types = table[command]
