@@ -20,9 +20,9 @@ func main(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
         path: "Sources/\(name)", swiftSettings: strict)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource]? = nil) -> Target {
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
     .testTarget(
-        name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources, swiftSettings: strict)
+        name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, swiftSettings: strict)
 }
 
 let package = Package(
@@ -70,7 +70,11 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         library(
-            "MeshAdmin", ["MeshModel", "MeshTelemetry", .product(name: "Hummingbird", package: "hummingbird")]),
+            "MeshAdmin",
+            [
+                "MeshModel", "MeshTelemetry", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]),
         library(
             "MeshNode",
             [
@@ -111,10 +115,19 @@ let package = Package(
         tests("MeshTelemetryTests", ["MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
         tests("MeshDiscoveryTests", ["MeshDiscovery", "MeshModel"]),
         tests("MeshKernelTests", ["MeshKernel", "MeshModel", "MeshRuntime"]),
+        tests(
+            "MeshProxyTests",
+            [
+                "MeshProxy", "MeshTestKit", "MeshModel", "MeshRuntime", "MeshTLS", "MeshWire", "MeshTelemetry",
+                "CMeshAllocations",
+            ]),
         tests("MeshHTTPTests", ["MeshHTTP", "MeshModel", "MeshRuntime"]),
         tests(
             "MeshAdminTests",
             ["MeshAdmin", "MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
+        tests(
+            "EndToEndTests", ["MeshTestKit", "MeshModel", "culvert-node", "culvert-waypoint", "culvert"],
+            exclude: ["Tools"]),
         tests("MeshTestKitTests", ["MeshTestKit", "MeshModel"]),
         tests(
             "CulvertStatusTests",

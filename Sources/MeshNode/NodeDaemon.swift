@@ -74,7 +74,7 @@ public struct NodeDaemon: Sendable {
                     .init(service: Running(admin.run)),
                     .init(service: Running(svids.run)),
                     .init(service: Running { await workloads.follow(source) }),
-                    .init(service: Draining(plane: plane, source: source, logger: logger)),
+                    .init(service: Draining(atMost: { source.drainLimit }, logger: logger) { await plane.drain(atMost: $0) }),
                 ],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {

@@ -1,4 +1,3 @@
-internal import Logging
 internal import MeshAdmin
 internal import MeshDiscovery
 internal import MeshIdentity
@@ -6,36 +5,7 @@ internal import MeshModel
 internal import MeshProxy
 internal import MeshTLS
 internal import MeshTelemetry
-internal import ServiceLifecycle
 internal import Synchronization
-
-/// A part of the daemon that runs until shutdown and then just ends.
-struct Running: ServiceLifecycle.Service {
-    private let body: @Sendable () async throws -> Void
-
-    init(_ body: @escaping @Sendable () async throws -> Void) {
-        self.body = body
-    }
-
-    func run() async throws {
-        try await cancelWhenGracefulShutdown {
-            do { try await body() } catch is CancellationError {}
-        }
-    }
-}
-
-/// Waits for the shutdown and then for the connections, up to the limit.
-struct Draining: ServiceLifecycle.Service {
-    let plane: DataPlane
-    let source: FileSource
-    let logger: Logger
-
-    func run() async throws {
-        try await gracefulShutdown()
-        let open = await plane.drain(atMost: .nanoseconds(source.state.snapshot.settings.limits.drainNanoseconds))
-        if open > 0 { logger.warning("\(open) connections did not end in time and were closed") }
-    }
-}
 
 /// Whether the waypoint can serve: it has a certificate.
 final class WaypointReadiness: Sendable {

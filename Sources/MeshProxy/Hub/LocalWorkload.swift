@@ -10,7 +10,9 @@ public final class LocalWorkload {
     /// Built from the current SVID; nil until the first one arrived.
     public internal(set) var tls: TLSContext?
     unowned let hub: ProxyCore
-    private(set) lazy var pool = TunnelPool(hub: hub, workload: self)
+    lazy var pool = TunnelPool(hub: hub, workload: self) { [unowned self] address throws(SystemError) in
+        try connect(to: address)
+    }
     var acceptors: [Acceptor] = []
     var servers: [ObjectIdentifier: TunnelServer] = [:]
 

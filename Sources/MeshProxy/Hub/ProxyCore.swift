@@ -69,7 +69,12 @@ open class ProxyCore {
                 PlaintextConnection(hub: hub, target: local, downstream: stream).start()
             }
         }
-        if let tunnel { try accept(tunnel, local) { hub, stream in hub.acceptTunnel(stream, local) } }
+        if let tunnel {
+            try accept(tunnel, local) { hub, stream in
+                hub.acceptTunnel(
+                    stream, from: SocketAddress(stream.remoteAddress), to: SocketAddress(stream.localAddress), local)
+            }
+        }
         return local
     }
 
@@ -110,18 +115,24 @@ open class ProxyCore {
 
     // MARK: Tunnels
 
-    private func acceptTunnel(_ stream: SocketStream, _ local: LocalWorkload) {
+    func acceptTunnel(
+        _ stream: ByteStream, from remote: SocketAddress, to address: SocketAddress, _ local: LocalWorkload
+    ) {
         guard let context = local.tls else {
-            rejected(stream, local, .identityUnavailable, "the workload has no certificate yet")
+            recordFailure(
+                from: remote, to: address, local, .identityUnavailable, "the workload has no certificate yet",
+                since: core.now)
             return stream.reset()
         }
         guard handshakes < limits.handshakesInFlightPerCore else {
-            rejected(stream, local, .limitReached, "too many TLS handshakes in flight")
+            recordFailure(
+                from: remote, to: address, local, .limitReached, "too many TLS handshakes in flight", since: core.now)
             return stream.reset()
         }
         handshakes += 1
         let server = TunnelServer(
-            core: core, socket: stream, context: context, limits: limits, memory: http2Memory,
+            core: core, transport: stream, from: remote, to: address, context: context, limits: limits,
+            memory: http2Memory,
             opened: { [unowned self] _ in handshakes -= 1 },
             handler: { [unowned self, weak local] request in
                 guard let local else { return request.refuse(status: 503) }
@@ -134,7 +145,8 @@ open class ProxyCore {
                 if server.peer == nil {
                     handshakes -= 1
                     if let local { tunnelFailed(server, local, reason, detail) }
-                } else if !server.sawRequest, reason != .none, let local {
+                } else if reason == .protocolError || !server.sawRequest && reason != .none, let local {
+                    // Later ends show in the records of the streams, but abuse has a name of its own.
                     tunnelFailed(server, local, reason, detail)
                 }
                 local?.servers[ObjectIdentifier(server)] = nil
@@ -143,25 +155,22 @@ open class ProxyCore {
         server.start()
     }
 
-    private func rejected(_ stream: SocketStream, _ local: LocalWorkload, _ reason: Reason, _ detail: String) {
-        recordFailure(
-            from: SocketAddress(stream.remoteAddress), to: SocketAddress(stream.localAddress), local, reason, detail,
-            since: core.now)
-    }
-
     private func tunnelFailed(_ server: TunnelServer, _ local: LocalWorkload, _ reason: Reason, _ detail: String) {
         recordFailure(
-            from: server.remoteAddress, to: server.localAddress, local, reason, detail, since: server.acceptedAt)
+            from: server.remoteAddress, to: server.localAddress, local, reason, detail, since: server.acceptedAt,
+            peer: server.peer)
     }
 
     private func recordFailure(
         from source: SocketAddress, to destination: SocketAddress, _ local: LocalWorkload, _ reason: Reason,
-        _ detail: String, since start: UInt64
+        _ detail: String, since start: UInt64, peer: SPIFFEID? = nil
     ) {
         var record = ConnectionRecord(
             direction: .inbound, source: source, destination: destination, startedAt: start)
         record.destinationWorkload = local.workload
         record.sourceWorkload = snapshot.workload(at: source.ip)
+        record.sourceIdentity = peer
+        record.isMutualTLS = peer != nil
         record.reason = reason
         record.error = detail
         closed(record, wasOpen: false)

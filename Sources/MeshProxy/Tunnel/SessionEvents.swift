@@ -21,7 +21,10 @@ final class SessionEvents: HTTP2Events {
 
     override func endOfStream(stream id: Int32) { session.streams[id]?.peerFinished() }
 
-    override func closed(stream id: Int32, errorCode: UInt32) { session.streams[id]?.peerClosed(errorCode) }
+    override func closed(stream id: Int32, errorCode: UInt32) {
+        session.streamClosed(id, errorCode)
+        session.streams[id]?.peerClosed(errorCode)
+    }
 
     override func goAway(lastStream: Int32, errorCode: UInt32) { session.peerGoesAway() }
 

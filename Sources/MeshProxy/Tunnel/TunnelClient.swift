@@ -16,6 +16,8 @@ public final class TunnelDial {
     private var completion: ((Result<TunnelStream, Failure>) -> Void)?
     fileprivate weak var session: TunnelClient?
     fileprivate var stream: TunnelStream?
+    /// How often it may still be sent again after a peer refused its stream untouched.
+    fileprivate var refusalsLeft = 3
 
     init(request: ConnectRequest, completion: @escaping (Result<TunnelStream, Failure>) -> Void) {
         self.request = request
@@ -47,14 +49,14 @@ final class TunnelClient: TunnelSession {
     private var idleSince: UInt64 = 0
 
     init(
-        key: TunnelPool.Key, pool: TunnelPool, core: Core, socket: SocketStream, context: TLSContext, limits: Limits,
+        key: TunnelPool.Key, pool: TunnelPool, core: Core, transport: ByteStream, context: TLSContext, limits: Limits,
         memory: HTTP2Memory
     ) {
         self.key = key
         self.pool = pool
         let events = SessionEvents()
         super.init(
-            core: core, socket: socket, tls: TLSSession(client: context, expecting: [key.identity]),
+            core: core, transport: transport, tls: TLSSession(client: context, expecting: [key.identity]),
             http2: HTTP2Session(role: .client, settings: HTTP2Settings(limits), events: events, memory: memory),
             events: events, limits: limits, connecting: true)
     }
@@ -126,9 +128,31 @@ final class TunnelClient: TunnelSession {
             stream.reset()
             finished.append((dial, .failure(.session(.protocolError, "response without a status"))))
         }
-        core.atEndOfTurn(answerWork)
-        answerWork.session = self
+        deliverLater()
     }
+
+    private func deliverLater() {
+        answerWork.session = self
+        core.atEndOfTurn(answerWork)
+    }
+
+    override func streamClosed(_ id: Int32, _ errorCode: UInt32) {
+        guard let dial = answers.removeValue(forKey: id) else { return }
+        dial.stream = nil
+        dial.session = nil
+        if errorCode == HTTP2ErrorCode.refusedStream, dial.refusalsLeft > 0 {
+            // RFC 9113 §8.7: a stream refused so, or left out by a GOAWAY (§6.8), was not looked at; another may be sent.
+            dial.refusalsLeft -= 1
+            refused.append(dial)
+        } else {
+            let detail = "the peer ended the CONNECT with \(HTTP2ErrorCode.name(of: errorCode))"
+            finished.append((dial, .failure(.session(.upstreamReset, detail))))
+        }
+        deliverLater()
+    }
+
+    /// What other streams, mostly of other sessions, have to carry.
+    private var refused: [TunnelDial] = []
 
     /// Answers wait for the end of the codec's callback before anybody relays.
     private var finished: [(TunnelDial, Result<TunnelStream, TunnelDial.Failure>)] = []
@@ -141,6 +165,9 @@ final class TunnelClient: TunnelSession {
             if !dial.isWanted, case .success(let stream) = result { stream.reset() }
             dial.finish(result)
         }
+        let again = refused
+        refused.removeAll()
+        for dial in again where dial.isWanted { pool.open(dial, key: key) }
     }
 
     override func peerGoesAway() {
@@ -163,8 +190,11 @@ final class TunnelClient: TunnelSession {
 
     override func closed(_ reason: Reason, _ detail: String) {
         pool.forget(self)
+        // Where the peer left in order, what it refused is sent elsewhere; else all of it fails with the session.
+        let lost = reason == .none ? [] : refused
+        if !lost.isEmpty { refused.removeAll() }
         deliverAnswers()
-        let dials = waiting + answers.values
+        let dials = waiting + answers.values + lost
         waiting.removeAll()
         answers.removeAll()
         for dial in dials {

@@ -14,11 +14,18 @@ final class TunnelPool {
 
     private unowned let hub: ProxyCore
     private unowned let workload: LocalWorkload
+    /// Starts a connection that is still being made when it returns.
+    private let reach: (SocketAddress) throws(SystemError) -> ByteStream
     private var sessions: [Key: [TunnelClient]] = [:]
+    /// Sessions that take no new streams and finish what they carry. Held, because each refers to its pool to its end.
+    private var retired: [ObjectIdentifier: TunnelClient] = [:]
 
-    init(hub: ProxyCore, workload: LocalWorkload) {
+    init(
+        hub: ProxyCore, workload: LocalWorkload, transport: @escaping (SocketAddress) throws(SystemError) -> ByteStream
+    ) {
         self.hub = hub
         self.workload = workload
+        self.reach = transport
     }
 
     /// Opens a CONNECT to `tunnel.authority` through a pooled session. The completion comes later, never at once.
@@ -40,10 +47,9 @@ final class TunnelPool {
             return later(dial, .session(.identityUnavailable, "the workload has no certificate yet"))
         }
         do {
-            let socket = try workload.connect(to: key.peer)
             let session = TunnelClient(
-                key: key, pool: self, core: hub.core, socket: socket, context: context, limits: hub.limits,
-                memory: hub.http2Memory)
+                key: key, pool: self, core: hub.core, transport: try reach(key.peer), context: context,
+                limits: hub.limits, memory: hub.http2Memory)
             sessions[key, default: []].append(session)
             session.open(dial)
         } catch {
@@ -55,9 +61,11 @@ final class TunnelPool {
         hub.core.atEndOfTurn(LaterFailure(dial, failure))
     }
 
+    /// The session takes no new streams any more, or is over.
     func forget(_ session: TunnelClient) {
         sessions[session.key]?.removeAll { $0 === session }
         if sessions[session.key]?.isEmpty == true { sessions[session.key] = nil }
+        retired[ObjectIdentifier(session)] = session.phase == .closed ? nil : session
     }
 
     /// Lets every session finish what it carries and makes new ones from now on.
@@ -68,6 +76,7 @@ final class TunnelPool {
     /// Ends every session now.
     func closeAll(_ reason: Reason) {
         for session in sessions.values.joined() { session.fail(reason, "closed") }
+        for session in retired.values { session.fail(reason, "closed") }
     }
 
     var sessionCount: Int { sessions.values.reduce(0) { $0 + $1.count } }

@@ -54,7 +54,8 @@ public final class TunnelServer: TunnelSession {
     let acceptedAt: UInt64
 
     init(
-        core: Core, socket: SocketStream, context: TLSContext, limits: Limits, memory: HTTP2Memory,
+        core: Core, transport: ByteStream, from remote: SocketAddress, to local: SocketAddress, context: TLSContext,
+        limits: Limits, memory: HTTP2Memory,
         opened: @escaping (TunnelServer) -> Void, handler: @escaping (TunnelRequest) -> Void,
         malformed: @escaping (TunnelServer, Reason, String) -> Void,
         ended: @escaping (TunnelServer, Reason, String) -> Void
@@ -63,12 +64,12 @@ public final class TunnelServer: TunnelSession {
         whenOpened = opened
         whenMalformed = malformed
         whenEnded = ended
-        localAddress = SocketAddress(socket.localAddress)
-        remoteAddress = SocketAddress(socket.remoteAddress)
+        localAddress = local
+        remoteAddress = remote
         acceptedAt = core.now
         let events = SessionEvents()
         super.init(
-            core: core, socket: socket, tls: TLSSession(server: context),
+            core: core, transport: transport, tls: TLSSession(server: context),
             http2: HTTP2Session(role: .server, settings: HTTP2Settings(limits), events: events, memory: memory),
             events: events, limits: limits, connecting: false)
     }

@@ -3,7 +3,8 @@ public import MeshRuntime
 internal import MeshTLS
 public import MeshWire
 
-/// One HBONE session: HTTP/2 over TLS over a socket (ztunnel-facts §4), either side of it.
+/// One HBONE session: HTTP/2 over TLS over a byte stream, which is a socket outside of tests (ztunnel-facts §4),
+/// either side of it.
 ///
 ///     socket ──ciphertext──▶ TLSSession.open ──▶ HTTP2Session.receive ──▶ TunnelStream (waits for its reader)
 ///     socket ◀─ciphertext── TLSSession.seal ◀── HTTP2Session.produce ◀── TunnelStream (waits for room)
@@ -17,7 +18,8 @@ open class TunnelSession: StreamOwner {
     public enum Phase { case connecting, handshaking, open, closed }
 
     public let core: Core
-    public let socket: SocketStream
+    /// Carries the ciphertext.
+    let transport: ByteStream
     let tls: TLSSession
     let http2: HTTP2Session
     let limits: Limits
@@ -33,6 +35,9 @@ open class TunnelSession: StreamOwner {
     private var flushWork: SessionFlush?
     private var timer: SessionTimer?
     private var isDraining = false
+    /// Drained: close_notify is said, and what the peer still sends is read until its own end.
+    private var isLeaving = false
+    private var saidEnd = false
     private var pingSentAt: UInt64 = 0
 
     /// Where the two halves of a batch live in the core's scratch space; never held across a call to an owner.
@@ -41,11 +46,11 @@ open class TunnelSession: StreamOwner {
     private static let plaintextBatch = batch - 4 * TLSSession.maximumRecordOverhead
 
     init(
-        core: Core, socket: SocketStream, tls: TLSSession, http2: HTTP2Session, events: SessionEvents, limits: Limits,
+        core: Core, transport: ByteStream, tls: TLSSession, http2: HTTP2Session, events: SessionEvents, limits: Limits,
         connecting: Bool
     ) {
         self.core = core
-        self.socket = socket
+        self.transport = transport
         self.tls = tls
         self.http2 = http2
         self.limits = limits
@@ -54,7 +59,7 @@ open class TunnelSession: StreamOwner {
         events.session = self
         flushWork = SessionFlush()
         timer = SessionTimer(self)
-        socket.owner = self
+        transport.owner = self
         core.schedule(timer!, after: connecting ? limits.connectTimeoutNanoseconds : limits.handshakeTimeoutNanoseconds)
     }
 
@@ -66,6 +71,8 @@ open class TunnelSession: StreamOwner {
     open func received(_ fields: HeaderBlock, on streamID: Int32, endStream: Bool) {}
     /// A request that HTTP/2 itself refuses, such as a CONNECT without an authority.
     open func receivedMalformed() {}
+    /// A stream is over, by both sides' ends or by the peer's reset. Told before the stream itself hears of it.
+    open func streamClosed(_ streamID: Int32, _ errorCode: UInt32) {}
     /// The peer takes no new streams.
     open func peerGoesAway() {}
     /// The session is over. Its streams have been told already.
@@ -112,7 +119,7 @@ open class TunnelSession: StreamOwner {
             }
             batches += 1
             let space = UnsafeMutableRawBufferPointer(rebasing: core.scratch[..<Self.batch])
-            switch socket.read(into: space) {
+            switch transport.read(into: space) {
             case .wouldBlock: return dispatch()
             case .endOfStream: return ended()
             case .failed(let failure): return fail(.upstreamReset, failure.text)
@@ -147,6 +154,7 @@ open class TunnelSession: StreamOwner {
                 phase = .open
                 core.schedule(timer!, after: limits.pingIntervalNanoseconds)
                 opened(peer: peer)
+                if isDraining, phase == .open { http2.goAway() }
                 scheduleFlush()
                 return open(rest)
             }
@@ -181,8 +189,9 @@ open class TunnelSession: StreamOwner {
 
     private func failTLS() {
         guard let failure = tls.failure else { return fail(.tlsFailure, "TLS failed") }
-        // The alert that says why is still ours to send.
-        _ = sendPending()
+        // The alert that says why is still ours to send, unless records stand before it that the peer does not take:
+        // it would have to wait behind a block that may be full already.
+        if sealed == nil, !isLeaving { _ = sendPending() }
         fail(failure.meshReason, failure.description)
     }
 
@@ -203,7 +212,9 @@ open class TunnelSession: StreamOwner {
 
     private func flush() {
         guard phase == .open || phase == .handshaking else { return }
-        guard drainSealed(), sendPending() else { return }
+        guard drainSealed() else { return }
+        if isLeaving { return endWriting() }
+        guard sendPending() else { return }
         while phase == .open {
             let plain = UnsafeMutableRawBufferPointer(rebasing: core.scratch[..<Self.plaintextBatch])
             let count = http2.produce(into: plain)
@@ -216,8 +227,24 @@ open class TunnelSession: StreamOwner {
         }
         if let failure = http2.failure { return fail(.protocolError, failure.description) }
         if isDraining && phase == .open && streams.isEmpty && http2.isFinished {
-            fail(.none, "drained")
+            leave()
         }
+    }
+
+    /// Everything is sent, but a close now could destroy what the peer has not read yet: bytes that it sends meanwhile,
+    /// such as window updates, would be answered with a reset. So only our direction ends (RFC 8446 §6.1).
+    private func leave() {
+        isLeaving = true
+        if let timer { core.schedule(timer, after: limits.handshakeTimeoutNanoseconds) }
+        let room = UnsafeMutableRawBufferPointer(rebasing: core.scratch[(2 * Self.batch)..<(3 * Self.batch)])
+        let count = tls.closeNotify(into: room)
+        if send(UnsafeRawBufferPointer(rebasing: room[..<count])), phase == .open { endWriting() }
+    }
+
+    private func endWriting() {
+        if saidEnd { return }
+        saidEnd = true
+        transport.finishWriting()
     }
 
     /// Sends what TLS made on its own account: alerts, key updates. False when something was kept.
@@ -236,7 +263,7 @@ open class TunnelSession: StreamOwner {
         var rest = bytes
         if sealed == nil {
             while rest.count > 0 {
-                switch socket.write(rest) {
+                switch transport.write(rest) {
                 case .wrote(let count): rest = UnsafeRawBufferPointer(rebasing: rest[count...])
                 case .wouldBlock:
                     keep(rest)
@@ -268,7 +295,7 @@ open class TunnelSession: StreamOwner {
     private func drainSealed() -> Bool {
         guard let block = sealed else { return true }
         while sealedStart < sealedEnd {
-            switch socket.write(UnsafeRawBufferPointer(rebasing: block[sealedStart..<sealedEnd])) {
+            switch transport.write(UnsafeRawBufferPointer(rebasing: block[sealedStart..<sealedEnd])) {
             case .wrote(let count): sealedStart += count
             case .wouldBlock: return false
             case .failed(let failure):
@@ -320,7 +347,8 @@ open class TunnelSession: StreamOwner {
     public func drain() {
         guard phase != .closed, !isDraining else { return }
         isDraining = true
-        if phase != .open { return fail(.drain, "drained before the handshake") }
+        // A handshake goes on to its end: somebody waits for it with a request.
+        guard phase == .open else { return }
         http2.goAway()
         scheduleFlush()
     }
@@ -329,13 +357,15 @@ open class TunnelSession: StreamOwner {
     public func fail(_ reason: Reason, _ detail: String) {
         guard phase != .closed else { return }
         let wasOpen = phase == .open
+        // Nothing was left to be lost.
+        let reason = isLeaving ? .none : reason
         phase = .closed
         if let timer { core.cancel(timer) }
         timer = nil
-        if wasOpen && sealed == nil { sayGoodbye() }
+        if wasOpen && sealed == nil && !isLeaving { sayGoodbye() }
         if let sealed { core.buffers.giveBack(sealed) }
         sealed = nil
-        socket.close()
+        transport.close()
         let open = streams
         streams.removeAll()
         for stream in open.values { stream.sessionEnded(reason) }
@@ -350,7 +380,7 @@ open class TunnelSession: StreamOwner {
     private func sayGoodbye() {
         let room = UnsafeMutableRawBufferPointer(rebasing: core.scratch[(2 * Self.batch)..<(3 * Self.batch)])
         let count = tls.closeNotify(into: room)
-        if count > 0 { _ = socket.write(UnsafeRawBufferPointer(rebasing: room[..<count])) }
+        if count > 0 { _ = transport.write(UnsafeRawBufferPointer(rebasing: room[..<count])) }
     }
 
     fileprivate func timerDue() {
@@ -358,6 +388,7 @@ open class TunnelSession: StreamOwner {
         case .connecting: fail(.upstreamConnectTimeout, "connect timed out")
         case .handshaking: fail(.handshakeTimeout, "TLS handshake timed out")
         case .open:
+            if isLeaving { return fail(.none, "drained") }
             if timerFired() || phase != .open { return }
             if pingSentAt != 0 && core.now - pingSentAt >= limits.pingTimeoutNanoseconds {
                 return fail(.upstreamReset, "no answer to HTTP/2 PING")

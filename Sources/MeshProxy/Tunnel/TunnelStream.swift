@@ -17,6 +17,8 @@ public final class TunnelStream: ByteStream {
     private var failure: StreamFailure?
     private var writingEnded = false
     private var endSent = false
+    /// HTTP/2 is done with the stream: nothing more goes out, and no event will come.
+    private var isClosed = false
     private var writerWaits = false
     private var readerWaits = false
     private var failureIsNews = false
@@ -78,7 +80,7 @@ public final class TunnelStream: ByteStream {
 
     public override func close() {
         owner = nil
-        if session == nil || failure != nil { return release() }
+        if session == nil || failure != nil || isClosed { return release() }
         if !writingEnded { finishWriting() }
         if !peerEnded {
             // Nobody will read the rest; say so once our own end went out.
@@ -140,6 +142,7 @@ public final class TunnelStream: ByteStream {
     }
 
     func peerClosed(_ errorCode: UInt32) {
+        isClosed = true
         if errorCode == HTTP2ErrorCode.noError {
             // RST_STREAM(NO_ERROR) and a complete stream both end the peer's direction cleanly.
             peerEnded = true

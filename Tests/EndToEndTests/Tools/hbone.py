@@ -75,6 +75,8 @@ def connect(arguments, peer):
                     return say(status=status, data=data.decode())
             elif isinstance(event, h2.events.StreamReset):
                 return say(status=status, ended="stream reset", code=int(event.error_code))
+            elif isinstance(event, h2.events.StreamEnded):
+                return say(status=status, ended="stream end", data=data.decode(errors="replace"))
             elif isinstance(event, h2.events.ConnectionTerminated):
                 return say(status=status, ended="goaway", code=int(event.error_code))
         tls.sendall(connection.data_to_send())
@@ -109,4 +111,5 @@ def main():
         say(error=str(error), kind=type(error).__name__)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,8 @@
   traffic.py short HOST PORT COUNT PARALLEL   COUNT connections, PARALLEL at a time, one echo each
   traffic.py slow HOST PORT BYTES       asks for BYTES and does not read until told on stdin, then checks them
   traffic.py greeted HOST PORT          connects, says nothing, expects the greeting
+  traffic.py upload HOST PORT BYTES     sends BYTES and its end of stream; the server's digest of them is right
+  traffic.py download HOST PORT BYTES   asks for BYTES, ends its own direction at once, and checks what comes
   traffic.py halfclose HOST PORT        sends, shuts down, expects the answer after its own end of stream
   traffic.py reset HOST PORT            expects the server's abort as an abort
   traffic.py abort HOST PORT            aborts; the server reports what it saw
@@ -274,6 +276,26 @@ def halfclose(host, port):
     say(ok=answer == b"after your end: " + hashlib.sha256(body).hexdigest().encode(), answer=answer.decode())
 
 
+def upload(host, port, count):
+    peer = connect(host, port, 300)
+    peer.sendall(b"h")
+    for piece in stream(count):
+        peer.sendall(piece)
+    peer.shutdown(socket.SHUT_WR)
+    answer = b""
+    while piece := peer.recv(1000):
+        answer += piece
+    say(ok=answer == b"after your end: " + digest(count).encode(), answer=answer.decode())
+
+
+def download(host, port, count):
+    peer = connect(host, port, 300)
+    peer.sendall(b"s" + struct.pack("!Q", count))
+    peer.shutdown(socket.SHUT_WR)
+    received, got = receive_exactly(peer, count)
+    say(ok=received == digest(count) and peer.recv(1) == b"", received=got)
+
+
 def reset(host, port):
     peer = connect(host, port)
     peer.sendall(b"r")
@@ -354,7 +376,7 @@ def main(arguments):
         raise_limit()
         return asyncio.run(serve(int(rest[0])))
     table = {"greet": (greet, [int]), "transfer": (transfer, [str, int, int]), "open": (hold, [str, int, int]),
-             "short": (short, [str, int, int, int]), "slow": (slow, [str, int, int]), "greeted": (greeted, [str, int]),
+             "short": (short, [str, int, int, int]), "upload": (upload, [str, int, int]), "download": (download, [str, int, int]), "slow": (slow, [str, int, int]), "greeted": (greeted, [str, int]),
              "halfclose": (halfclose, [str, int]), "reset": (reset, [str, int]), "abort": (abort, [str, int]),
              "probe": (probe, [str, int, float]), "wait": (wait, [str, int]),
              "say": (say_text, [str, int, str])}
