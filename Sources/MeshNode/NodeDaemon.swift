@@ -31,6 +31,8 @@ public struct NodeDaemon: Sendable {
         let source = try attempt { try FileSource(path: options.configuration) }
         let state = source.state
         for warning in state.warnings { logger.warning("\(warning.description)") }
+        // First, so that "run as root" is what a plain user reads and not which file they may not write.
+        try attempt { try KernelCapture.requireCapabilities() }
         let authority = try attempt { try loadAuthority(state) }
         let kernel = try attempt { try KernelCapture(options: captureOptions) }
 

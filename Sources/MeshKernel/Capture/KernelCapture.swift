@@ -129,7 +129,8 @@ public final class KernelCapture: Sendable {
 }
 
 extension KernelCapture {
-    private static func requireCapabilities() throws(KernelError) {
+    /// Refuses a process that lacks what capture needs, naming it: asked before anything is written to disk, too.
+    public static func requireCapabilities() throws(KernelError) {
         let missing = Capability.needed.filter { !Capability.effective.contains($0) }.map(\.name)
         guard missing.isEmpty else {
             throw KernelError(
