@@ -76,7 +76,10 @@ public struct NodeDaemon: Sendable {
                     .init(service: Running(admin.run)),
                     .init(service: Running(svids.run)),
                     .init(service: Running { await workloads.follow(source) }),
-                    .init(service: Draining(atMost: { source.drainLimit }, logger: logger) { await plane.drain(atMost: $0) }),
+                    .init(
+                        service: Draining(atMost: { source.drainLimit }, logger: logger) {
+                            await plane.drain(atMost: $0)
+                        }),
                 ],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {

@@ -76,7 +76,10 @@ public struct WaypointDaemon: Sendable {
                         service: Running { await obtain(own.identity, svids, logger, readiness) },
                         successTerminationBehavior: .ignore),
                     .init(service: Running { try await follow(source, plane, own, logger) }),
-                    .init(service: Draining(atMost: { source.drainLimit }, logger: logger) { await plane.drain(atMost: $0) }),
+                    .init(
+                        service: Draining(atMost: { source.drainLimit }, logger: logger) {
+                            await plane.drain(atMost: $0)
+                        }),
                 ],
                 gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
         do {

@@ -52,7 +52,8 @@ struct CulvertNode: AsyncParsableCommand {
     @Option(help: "Log lines as text or json. Default: text.")
     var logFormat: String?
 
-    @Flag(help: "Remove this node's capture from all its workloads and exit. Needs no configuration; not while it runs.")
+    @Flag(
+        help: "Remove this node's capture from all its workloads and exit. Needs no configuration; not while it runs.")
     var uninstall = false
 
     static func main() async {

@@ -56,7 +56,9 @@ struct AuthorizeTests {
         #expect(verdict([allow]) == .allow(policy: name("shop/allow")))
         #expect(verdict([allow, deny]) == .deny(.policyDeny, policy: name("shop/deny")))
         #expect(verdict([deny], port: 9090) == .allow(policy: nil))
-        #expect(verdict([allow], from: "cluster.local/ns/web/sa/other") == .deny(.policyNoAllow, policy: name("shop/allow")))
+        #expect(
+            verdict([allow], from: "cluster.local/ns/web/sa/other") == .deny(.policyNoAllow, policy: name("shop/allow"))
+        )
     }
 
     @Test("An ALLOW without rules denies, a DENY without rules does nothing, a rule without parts matches all")

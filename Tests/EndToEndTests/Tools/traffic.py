@@ -100,8 +100,10 @@ async def serve(port):
                 await writer.drain()
             elif kind == b"w":
                 seen = writer.get_extra_info("peername")[0], writer.get_extra_info("sockname")[0]
-                writer.write(" ".join(map(plain, seen)).encode())
+                writer.write((" ".join(map(plain, seen)) + "\n").encode())
                 await writer.drain()
+                # The client ends first: not every proxy carries a server's end that comes first (Envoy).
+                await reader.read(-1)
             elif kind == b"r":
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
@@ -338,7 +340,7 @@ def probe(host, port, seconds):
         peer = connect(host, port, seconds)
         peer.sendall(b"w")
         told = b""
-        while piece := peer.recv(200):
+        while not told.endswith(b"\n") and (piece := peer.recv(200)):
             told += piece
         if told:
             seen, accepted = told.decode().split()
