@@ -58,7 +58,7 @@ final class PeersMesh: Sendable {
         let node = lab.nodes[0]
         let proxy = try lab.spawn(
             Launch(
-                try Self.daemon("culvert-node"),
+                try Daemons.path("culvert-node"),
                 [
                     "--node-name", node.name, "--config", "\(lab.folder)/config", "--cgroup", node.cgroup, "--bpffs",
                     lab.bpffs, "--run-dir", "\(lab.folder)/run", "--cores", "2",
@@ -68,20 +68,6 @@ final class PeersMesh: Sendable {
             try await lab.curl("http://127.0.0.1:15021/healthz/ready", in: node).code == 200
         }
         try await startApplication(in: server)
-    }
-
-    /// In CULVERT_BIN, or beside the test bundle.
-    private static func daemon(_ name: String) throws -> String {
-        let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
-        let bundle = CommandLine.arguments.first { $0.hasSuffix(".xctest") } ?? own
-        let folder =
-            ProcessInfo.processInfo.environment["CULVERT_BIN"]
-            ?? URL(fileURLWithPath: bundle).deletingLastPathComponent().path
-        let path = "\(folder)/\(name)"
-        guard FileManager.default.isExecutableFile(atPath: path) else {
-            throw LabError(.missingProgram, "no \(path): build it with 'swift build --product \(name)'")
-        }
-        return path
     }
 
     private static func configuration(

@@ -114,7 +114,7 @@ import Testing
     }
 
     @Test func ourServerServesPython() throws {
-        try #require(hasPython, "python3 with h2 is not installed: Deploy/packages --test installs it")
+        try #require(Self.hasPython, "python3 with h2 is not installed: Deploy/packages --test installs it")
         let python = try Python(["client", "5", "200000"])
         let echo = Echo()
         var settings = HTTP2Settings()
@@ -131,7 +131,7 @@ import Testing
     }
 
     @Test func ourClientUsesPython() throws {
-        try #require(hasPython, "python3 with h2 is not installed: Deploy/packages --test installs it")
+        try #require(Self.hasPython, "python3 with h2 is not installed: Deploy/packages --test installs it")
         let python = try Python(["server", "0", "0"])
         let peer = Peer(isClient: true)
         let session = HTTP2Session(role: .client, settings: HTTP2Settings(), events: peer)
