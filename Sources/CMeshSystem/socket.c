@@ -202,6 +202,11 @@ ssize_t mesh_socket_send_two(
 
 int mesh_socket_finish_writing(int socket) { return result(shutdown(socket, SHUT_WR)); }
 
+int mesh_socket_linger_off(int socket) {
+    const struct linger off = {.l_onoff = 0, .l_linger = 0};
+    return result(setsockopt(socket, SOL_SOCKET, SO_LINGER, &off, sizeof off));
+}
+
 int mesh_socket_linger_zero(int socket) {
     const struct linger abort = {.l_onoff = 1, .l_linger = 0};
     return result(setsockopt(socket, SOL_SOCKET, SO_LINGER, &abort, sizeof abort));

@@ -92,12 +92,6 @@ public struct NodeDaemon: Sendable {
         logger.info("stopped; capture stays in place: workloads get refusals until a node proxy runs again")
     }
 
-    /// Puts the network namespaces of this node's workloads back as they were, and removes hooks, maps and pins.
-    /// Refused while a node proxy of this name runs.
-    public func uninstall() throws {
-        try attempt { try KernelCapture.uninstall(options: captureOptions) }
-    }
-
     private var captureOptions: CaptureOptions {
         CaptureOptions(
             nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,

@@ -37,7 +37,8 @@ public struct ConnectOptions: Sendable {
 
 /// Makes sockets: TCP, nonblocking, close-on-exec, without SIGPIPE.
 public enum Socket {
-    /// A listening socket. What it accepts inherits TCP_NODELAY and keep-alive, which saves system calls on each.
+    /// A listening socket. What it accepts inherits TCP_NODELAY, keep-alive and SO_LINGER, which saves system calls on
+    /// each.
     public static func listen(
         _ address: RawSocketAddress, options: ListenOptions = ListenOptions()
     ) throws(SystemError) -> Int32 {
@@ -50,6 +51,7 @@ public enum Socket {
             if let mark = options.mark { try setMark(socket, mark) }
             try set(socket, MESH_OPTION_NO_DELAY, 1, "TCP_NODELAY")
             try setKeepAlive(socket)
+            try setAbortive(socket)
             var native = address.native
             try SystemError.check(mesh_socket_bind(socket, &native, address.isIPv4), "bind to port \(address.port)")
             try SystemError.check(mesh_socket_listen(socket, options.backlog), "listen on port \(address.port)")
@@ -71,6 +73,7 @@ public enum Socket {
             if let source = options.source { try bind(socket, to: source, remote: remote, options: options) }
             if options.noDelay { try set(socket, MESH_OPTION_NO_DELAY, 1, "TCP_NODELAY") }
             if options.keepAlive { try setKeepAlive(socket) }
+            try setAbortive(socket)
             var native = remote.native
             try SystemError.check(mesh_socket_connect(socket, &native, remote.isIPv4), "connect")
         } catch {
@@ -123,6 +126,12 @@ public enum Socket {
         try SystemError.check(
             mesh_socket_bind_device(socket, device.utf8Start, UInt32(device.utf8CodeUnitCount)),
             "SO_BINDTODEVICE \(device)")
+    }
+
+    /// However the descriptor is closed, by a kill of the process too, the peer sees an abort and not a clean end that
+    /// nobody meant: a stream cut short must not look complete. `SocketStream.close` takes it back for an end in order.
+    private static func setAbortive(_ socket: Int32) throws(SystemError) {
+        try SystemError.check(mesh_socket_linger_zero(socket), "setsockopt SO_LINGER")
     }
 
     private static func setKeepAlive(_ socket: Int32) throws(SystemError) {

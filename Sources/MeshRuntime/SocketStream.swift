@@ -230,6 +230,7 @@ public final class SocketStream: ByteStream {
     /// to the peer's end and closes then.
     public override func close() {
         discardUnread()
+        if descriptor >= 0 { _ = mesh_socket_linger_off(descriptor) }
         release()
         owner = nil
     }

@@ -52,9 +52,6 @@ struct CulvertNode: AsyncParsableCommand {
     @Option(help: "Log lines as text or json. Default: text.")
     var logFormat: String?
 
-    @Flag(
-        help: "Remove this node's capture from all its workloads and exit. Needs no configuration; not while it runs.")
-    var uninstall = false
 
     static func main() async {
         do {
@@ -84,7 +81,6 @@ struct CulvertNode: AsyncParsableCommand {
             throw ValidationError(refusal.description)
         }
         do {
-            if uninstall { return try NodeDaemon(options).uninstall() }
             try await NodeDaemon(options).run()
         } catch let error as NodeError {
             FileHandle.standardError.write(Data("culvert-node: \(error)\n".utf8))
@@ -96,7 +92,7 @@ struct CulvertNode: AsyncParsableCommand {
         let settings = DaemonSettings(environment: ProcessInfo.processInfo.environment)
         var options = NodeOptions(
             nodeName: try settings.required(nodeName, "node-name"),
-            configuration: uninstall ? "" : try settings.required(config, "config"),
+            configuration: try settings.required(config, "config"),
             cores: try settings.number(cores, "cores", in: 1...64)
                 ?? min(4, ProcessInfo.processInfo.activeProcessorCount))
         options.cgroup = settings.text(cgroup, "cgroup")

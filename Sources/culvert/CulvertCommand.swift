@@ -19,7 +19,10 @@ struct CulvertCommand: AsyncParsableCommand {
 
             Exit codes: 0 done, 1 the thing asked about is not so, 2 bad usage, 3 could not find out.
             """,
-        subcommands: [PreflightCommand.self, ValidateCommand.self, DemoCommand.self, StatusCommand.self])
+        subcommands: [
+            PreflightCommand.self, ValidateCommand.self, DemoCommand.self, StatusCommand.self,
+            UninstallCommand.self,
+        ])
 
     static func main() async {
         do {

@@ -60,6 +60,38 @@ extension EndToEnd {
             }
         }
 
+        @Test("what a stopped proxy leaves refuses, and uninstall removes all of it")
+        func uninstall() async throws {
+            try await MeshLab.with(nodes: []) { mesh in
+                func settings() async throws -> String {
+                    let names = ["net.ipv4.tcp_fwmark_accept", "net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect"]
+                    return try await mesh.lab.check(Launch("sysctl", names, in: mesh.client))
+                }
+                let before = (try await routing(mesh, mesh.client), try await settings())
+                let own = mesh.lab.nodes[0]
+                let culvert = try Daemons.path("culvert")
+                let arguments = [
+                    "uninstall", "--node-name", "node-1", "--cgroup", own.cgroup, "--bpffs", mesh.lab.bpffs,
+                    "--run-dir", "\(mesh.lab.folder)/run",
+                ]
+                try mesh.start(1)
+                try await mesh.waitUntilReady(1)
+                let early = try await mesh.lab.run(Launch(culvert, arguments, in: own), within: MeshLab.patience)
+                #expect(!early.isSuccess && early.errors.contains("already runs"), "\(early.errors)")
+                #expect(try await routing(mesh, mesh.client) != before.0)
+
+                try await mesh.forget(1).stop(within: MeshLab.patience)
+                #expect(try await mesh.probe(mesh.far.v4, from: mesh.client).outcome == "refused")
+                _ = try await mesh.lab.check(Launch(culvert, arguments, in: own))
+                #expect(try await routing(mesh, mesh.client) == before.0)
+                #expect(try await settings() == before.1)
+                #expect(!FileManager.default.fileExists(atPath: "\(mesh.lab.bpffs)/culvert/node-1"))
+                #expect(try await mesh.probe(mesh.far.v4, from: mesh.client).outcome == "ok", "plain again")
+                // Nothing left to remove is no error.
+                _ = try await mesh.lab.check(Launch(culvert, arguments, in: own))
+            }
+        }
+
         @Test("a network namespace that is not there yet concerns one workload only")
         func missingNamespace() async throws {
             try await MeshLab.with { mesh in
@@ -159,7 +191,11 @@ extension EndToEnd {
                 }
                 typealias Verdict = MeshLab.Verdict
                 for number in [2, 1] {
+                    let open = try mesh.background("wait", mesh.far.v4, "\(MeshLab.port)", from: mesh.client)
+                    _ = try await open.line("open")
                     try await mesh.forget(number).killHard()
+                    // A stream cut short must not look complete.
+                    #expect(try await open.line("outcome").outcome == "reset")
                     for (from, to) in [(mesh.client, mesh.far), (mesh.far, mesh.near), (mesh.other, mesh.near)] {
                         let verdict = try await say(from, to)
                         #expect(

@@ -106,6 +106,29 @@ import Testing
         client.owner.reaction = nil
     }
 
+    /// What the kernel does to the descriptors of a process that was killed.
+    @Test(arguments: [true, false])
+    func aDescriptorThatIsJustClosedIsAnAbort(ofTheAcceptedSide: Bool) throws {
+        func ready(_ descriptor: Int32) -> Bool {
+            var wanted = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            return poll(&wanted, 1, 10_000) == 1
+        }
+        let listener = try Socket.listen(.loopback)
+        defer { Socket.close(listener) }
+        let client = try Socket.connect(to: try Socket.localAddress(of: listener))
+        #expect(ready(listener))
+        let accepted = accept(listener, nil, nil)
+        try #require(accepted >= 0)
+        let (killed, other) = ofTheAcceptedSide ? (accepted, client) : (client, accepted)
+        defer { Glibc.close(other) }
+        #expect(send(killed, "half", 4, 0) == 4)
+        #expect(ready(other))
+        Glibc.close(killed)
+        var bytes = [UInt8](repeating: 0, count: 16)
+        #expect(recv(other, &bytes, 16, 0) == 4)
+        #expect(ready(other) && recv(other, &bytes, 16, 0) == -1 && errno == ECONNRESET)
+    }
+
     @Test func resetReachesAnOwnerThatIsNotReadingAndKeepsWhatCameBefore() throws {
         let loopback = try Loopback()
         let (client, server) = try loopback.pair()

@@ -64,4 +64,5 @@ ssize_t mesh_socket_send_two(
 int mesh_socket_finish_writing(int socket);
 /// Makes the close that follows an abort: RST.
 int mesh_socket_linger_zero(int socket);
+int mesh_socket_linger_off(int socket);
 void mesh_close(int descriptor);
