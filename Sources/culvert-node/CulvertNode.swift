@@ -52,7 +52,6 @@ struct CulvertNode: AsyncParsableCommand {
     @Option(help: "Log lines as text or json. Default: text.")
     var logFormat: String?
 
-
     static func main() async {
         do {
             var command = try parseAsRoot()
