@@ -42,7 +42,19 @@ final class WaypointHTTP: HTTPUpstreams {
     /// Ends connections that policy no longer allows.
     func decideAgain(_ snapshot: MeshSnapshot) {
         for entry in open.values {
-            if case .deny = entry.access.verdict(snapshot) { entry.connection.abort(.policyChanged) }
+            guard case .deny(_, let policy) = entry.access.verdict(snapshot) else { continue }
+            // The connection's own line names the policy; a request that is cut has a line of its own.
+            var line = AccessLogRecord(time: .now(), event: .connectionComplete, direction: .inbound)
+            line.source = entry.access.source
+            line.sourceIdentity = entry.access.identity
+            line.destination = entry.access.address
+            line.service = entry.access.service
+            line.destinationIdentity = local.workload.identity
+            line.error = Reason.policyChanged.sentence
+            line.reason = .policyChanged
+            line.policy = policy
+            hub.telemetry.append(line)
+            entry.connection.abort(.policyChanged)
         }
     }
 

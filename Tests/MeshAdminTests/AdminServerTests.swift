@@ -1,5 +1,4 @@
 import Foundation
-import FoundationNetworking
 import Logging
 import MeshModel
 import Synchronization
@@ -59,13 +58,12 @@ struct AdminServerTests {
     }
 
     private static func ask(_ port: Int, _ path: String, method: String = "GET") async throws -> Answer {
-        var request = URLRequest(url: try #require(URL(string: "http://127.0.0.1:\(port)\(path)")))
-        request.httpMethod = method
-        let (data, response) = try await URLSession(configuration: .ephemeral).data(for: request)
-        let head = try #require(response as? HTTPURLResponse)
-        return Answer(
-            status: head.statusCode, type: head.value(forHTTPHeaderField: "Content-Type"),
-            body: String(decoding: data, as: UTF8.self))
+        try await PlainHTTP.off {
+            let client = try PlainHTTP(port: port)
+            try client.send(
+                "\(method) \(path) HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return try client.answer()
+        }
     }
 
     @Test("Each listener answers its pages, and run() ends when its task is cancelled")
@@ -142,11 +140,17 @@ struct AdminServerTests {
 
     @Test("An idle keep-alive connection does not keep the server from stopping")
     func openConnection() async throws {
-        let session = URLSession(configuration: .default)
+        // Kept until the server has ended.
+        let opened = Mutex<PlainHTTP?>(nil)
         try await withServer(Daemon()) { ports in
-            let url = try #require(URL(string: "http://127.0.0.1:\(ports.readiness)/healthz/ready"))
-            _ = try await session.data(from: url)
+            let client = try await PlainHTTP.off {
+                let client = try PlainHTTP(port: ports.readiness)
+                try client.send("GET /healthz/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                #expect(try client.some().hasPrefix("HTTP/1.1 200"))
+                return client
+            }
+            opened.withLock { $0 = client }
         }
-        session.invalidateAndCancel()
+        opened.withLock { $0 = nil }
     }
 }

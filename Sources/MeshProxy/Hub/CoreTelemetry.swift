@@ -1,4 +1,4 @@
-internal import MeshModel
+public import MeshModel
 public import MeshTelemetry
 
 /// Turns a core's connection records into counters and access-log lines.
@@ -70,7 +70,7 @@ public final class CoreTelemetry {
 
 extension Reason {
     /// What the access log's `error` says when there is nothing more particular.
-    var sentence: String {
+    public var sentence: String {
         switch self {
         case .policyDeny: "connection closed due to policy rejection: explicitly denied"
         case .policyNoAllow: "connection closed due to policy rejection: allow policies exist, but none allowed"

@@ -54,6 +54,7 @@ public final class TunnelStream: ByteStream {
 
     public override func write(_ bytes: UnsafeRawBufferPointer) -> WriteResult {
         if let failure { return .failed(failure) }
+        if isClosed { return .failed(.reset) }
         precondition(!writingEnded, "write after finishWriting")
         let room = Self.sendLimit - outgoing.count
         if room <= 0 {
@@ -144,9 +145,9 @@ public final class TunnelStream: ByteStream {
     func peerClosed(_ errorCode: UInt32) {
         isClosed = true
         if errorCode == HTTP2ErrorCode.noError {
-            // RST_STREAM(NO_ERROR) and a complete stream both end the peer's direction cleanly.
+            // RST_STREAM(NO_ERROR) and a complete stream both end the peer's direction cleanly. What we might still write
+            // has no taker any more, as with a TCP peer that closed: whoever writes learns it then.
             peerEnded = true
-            if !endSent && !writingEnded { failure = .reset }
         } else {
             failure = .reset
         }
@@ -197,7 +198,7 @@ public final class TunnelStream: ByteStream {
             readerWaits = false
             owner?.streamIsReadable(self)
         }
-        if writerWaits && outgoing.count <= Self.sendLimit / 2 && failure == nil {
+        if writerWaits && (isClosed || outgoing.count <= Self.sendLimit / 2) && failure == nil {
             writerWaits = false
             owner?.streamIsWritable(self)
         }
