@@ -189,6 +189,27 @@ import Testing
         finish(world, [caller])
     }
 
+    /// A waypoint closes an idle connection: END_STREAM, then RST_STREAM(NO_ERROR), as it reads no more.
+    @Test func aStreamClosedInOrderIsAnEndAndNoAbort() throws {
+        let world = try TunnelWorld()
+        var streams: [TunnelStream] = []
+        world.far.answer = { request, _ in
+            request.accept(baggage: nil)
+            streams.append(request.stream)
+        }
+        let caller = world.call(total: 1_000) { $0.finishes = false }
+        world.settle()
+        streams[0].close()
+        world.settle()
+        #expect(caller.hasEnded, "the caller sees an end")
+        // It ends, too, and the record says that nothing went wrong.
+        caller.finishes = true
+        caller.work()
+        world.settle()
+        #expect(world.near.reasons == [.none])
+        finish(world, [caller])
+    }
+
     @Test func aStreamClosedByThePeerLeavesNothingBehind() throws {
         var limits = Limits()
         limits.bufferedBytesPerStream = 65_535
