@@ -52,7 +52,8 @@ final class PlainHTTP: Sendable {
         else { throw Failure(what: "no answer: \(text)") }
         let lines = text[..<end.lowerBound].components(separatedBy: "\r\n")
         let type = lines.first { $0.lowercased().hasPrefix("content-type: ") }?.dropFirst("content-type: ".count)
-        return AdminServerTests.Answer(status: status, type: type.map(String.init), body: String(text[end.upperBound...]))
+        return AdminServerTests.Answer(
+            status: status, type: type.map(String.init), body: String(text[end.upperBound...]))
     }
 
     /// Runs `body` on a thread of its own: blocking one of Swift's would starve the server.
