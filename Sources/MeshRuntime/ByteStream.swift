@@ -58,6 +58,10 @@ open class ByteStream {
     /// No call back follows.
     open func reset() { fatalError("abstract") }
 
+    /// Aborts like `reset`, by a decision of ours and not because something broke: what waits on the way to the peer's
+    /// reader is not worth delivering. The same as `reset` where the carrier makes no difference.
+    open func cancel() { reset() }
+
     /// Releases the stream. What was written before is still delivered. No call back follows.
     open func close() { fatalError("abstract") }
 }

@@ -189,6 +189,23 @@ import Testing
         finish(world, [caller])
     }
 
+    /// What is forbidden now ends now, however much of what came before still waits for a slow reader.
+    @Test func aDecisionEndsAConnectionWhoseReaderIsSlow() throws {
+        let world = try TunnelWorld()
+        let caller = world.call(total: 10) { $0.finishes = false }
+        world.settle()
+        world.applications[0].isReading = false
+        caller.total = 800_000
+        caller.work()
+        world.settle()
+        #expect(world.far.connections.count == 1 && world.network.core.buffers.leased > 0)
+        world.near.connections.forEach { $0.terminate(.policyChanged) }
+        world.settle()
+        #expect(world.near.reasons == [.policyChanged])
+        #expect(world.far.connections.count == 0 && world.far.reasons == [.downstreamReset])
+        finish(world, [caller])
+    }
+
     /// A waypoint closes an idle connection: END_STREAM, then RST_STREAM(NO_ERROR), as it reads no more.
     @Test func aStreamClosedInOrderIsAnEndAndNoAbort() throws {
         let world = try TunnelWorld()

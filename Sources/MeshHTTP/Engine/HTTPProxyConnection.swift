@@ -94,7 +94,10 @@ open class HTTPProxyConnection: StreamOwner {
     }
 
     /// Resets everything at once; a request in progress is recorded with `reason`.
-    public func abort(_ reason: Reason) { tearDown(reason, resetting: true) }
+    public func abort(_ reason: Reason) {
+        client.cancel()
+        tearDown(reason, resetting: true)
+    }
 
     /// Whether a request is being served.
     public var isBusy: Bool {

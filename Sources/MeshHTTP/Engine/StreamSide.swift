@@ -226,6 +226,7 @@ final class StreamSide {
 
     func close() { release { stream.close() } }
     func reset() { release { stream.reset() } }
+    func cancel() { release { stream.cancel() } }
 
     private func release(_ how: () -> Void) {
         guard !isReleased else { return }

@@ -135,16 +135,20 @@ open class ProxiedConnection: StreamOwner {
     }
 
     private func fail(_ reason: Reason, _ failure: StreamFailure) {
-        terminate(reason, policy: nil, detail: failure.text)
+        end(reason, policy: nil, detail: failure.text) { $0.reset() }
     }
 
     /// Ends the connection for `reason`, visibly to both sides. Safe to call at any time, also twice.
     public final func terminate(_ reason: Reason, policy: ObjectName? = nil, detail: String? = nil) {
+        end(reason, policy: policy, detail: detail) { $0.cancel() }
+    }
+
+    private func end(_ reason: Reason, policy: ObjectName?, detail: String?, abort: (ByteStream) -> Void) {
         guard !isFinished else { return }
         if let policy { record.policy = policy }
         if let detail { record.error = detail }
-        if isRelaying { downstream.reset() } else { refuseDownstream(reason) }
-        upstream?.reset()
+        if isRelaying { abort(downstream) } else { refuseDownstream(reason) }
+        if let upstream { abort(upstream) }
         finish(reason)
     }
 

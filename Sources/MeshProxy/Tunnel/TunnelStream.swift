@@ -79,6 +79,8 @@ public final class TunnelStream: ByteStream {
         abandon(code: HTTP2ErrorCode.connectError)
     }
 
+    public override func cancel() { abandon(code: HTTP2ErrorCode.cancel) }
+
     public override func close() {
         owner = nil
         if session == nil || failure != nil || isClosed { return release() }
@@ -150,6 +152,11 @@ public final class TunnelStream: ByteStream {
             peerEnded = true
         } else {
             failure = .reset
+            if errorCode == HTTP2ErrorCode.cancel, received.count > 0 {
+                // Somebody decided, policy for instance: it holds now, not when a slow reader has read what waits.
+                session?.http2.consumed(stream: id, bytes: received.count)
+                received.clear(returningTo: core.buffers)
+            }
         }
         failureIsNews = failure != nil
         if isLingering || owner == nil { return release() }

@@ -55,6 +55,12 @@ public final class CheckedStream: ByteStream {
         owner = nil
     }
 
+    public override func cancel() {
+        inside { inner.cancel() }
+        isOver = true
+        owner = nil
+    }
+
     public override func close() {
         inside { inner.close() }
         isOver = true

@@ -52,7 +52,7 @@ extension DemoStep {
         } catch {
             evidence.expect(false, "\(error)")
         }
-        let status = try? await download.exit(within: .seconds(5))
+        let status = try? await download.exit(within: .seconds(30))
         let ended = killed.duration(to: clock.now).milliseconds
         evidence.expect(
             status.map { !$0.isSuccess } ?? false,
