@@ -67,5 +67,3 @@ static uint64_t nanoseconds(clockid_t clock) {
 }
 
 uint64_t mesh_clock_monotonic(void) { return nanoseconds(CLOCK_MONOTONIC); }
-
-uint64_t mesh_clock_realtime(void) { return nanoseconds(CLOCK_REALTIME); }

@@ -34,8 +34,6 @@ static const struct {
     [MESH_OPTION_IPV4_FREE_BIND] = {IPPROTO_IP, IP_FREEBIND},
     [MESH_OPTION_IPV6_FREE_BIND] = {IPPROTO_IPV6, IPV6_FREEBIND},
     [MESH_OPTION_BIND_WITHOUT_PORT] = {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT},
-    [MESH_OPTION_SEND_BUFFER] = {SOL_SOCKET, SO_SNDBUF},
-    [MESH_OPTION_RECEIVE_BUFFER] = {SOL_SOCKET, SO_RCVBUF},
 };
 
 static int result(int value) { return value < 0 ? -errno : value; }
@@ -93,11 +91,6 @@ int mesh_socket_set(int socket, enum mesh_option option, int value) {
 
 int mesh_socket_bind_device(int socket, const unsigned char *name, unsigned length) {
     return result(setsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, name, length));
-}
-
-int mesh_socket_get(int socket, enum mesh_option option, int *value) {
-    socklen_t size = sizeof *value;
-    return result(getsockopt(socket, options[option].level, options[option].name, value, &size));
 }
 
 int mesh_socket_bind(int socket, const struct mesh_address *address, bool family_ipv4) {

@@ -40,16 +40,6 @@ int mesh_inode(int descriptor, uint64_t *inode) {
     return 0;
 }
 
-int mesh_path_identity(const char *path, uint64_t *device, uint64_t *inode) {
-    struct stat status;
-    if (stat(path, &status) < 0) {
-        return -errno;
-    }
-    *device = status.st_dev;
-    *inode = status.st_ino;
-    return 0;
-}
-
 int mesh_is_network_namespace(int descriptor) {
     int type = ioctl(descriptor, NS_GET_NSTYPE);
     return type < 0 ? -errno : type == CLONE_NEWNET;

@@ -38,5 +38,3 @@ int mesh_poll_wait(int poll, struct mesh_event *events, int milliseconds);
 
 /// CLOCK_MONOTONIC in nanoseconds.
 uint64_t mesh_clock_monotonic(void);
-/// CLOCK_REALTIME in nanoseconds since 1970.
-uint64_t mesh_clock_realtime(void);

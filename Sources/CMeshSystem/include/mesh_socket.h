@@ -30,8 +30,6 @@ enum mesh_option {
     MESH_OPTION_IPV4_FREE_BIND,
     MESH_OPTION_IPV6_FREE_BIND,
     MESH_OPTION_BIND_WITHOUT_PORT,
-    MESH_OPTION_SEND_BUFFER,
-    MESH_OPTION_RECEIVE_BUFFER,
 };
 
 /// A TCP socket, nonblocking and close-on-exec.
@@ -39,7 +37,6 @@ int mesh_socket_create(bool ipv4);
 int mesh_socket_set(int socket, enum mesh_option option, int value);
 /// Ties the socket to the device of this name, `length` bytes long.
 int mesh_socket_bind_device(int socket, const unsigned char *name, unsigned length);
-int mesh_socket_get(int socket, enum mesh_option option, int *value);
 /// `family_ipv4` is the family of the socket: an IPv4 address on an IPv6 socket is given in mapped form.
 int mesh_socket_bind(int socket, const struct mesh_address *address, bool family_ipv4);
 int mesh_socket_listen(int socket, int backlog);

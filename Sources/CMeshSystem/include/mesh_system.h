@@ -13,8 +13,6 @@ const char *mesh_error_text(int code);
 int mesh_open(const char *path);
 /// The inode number of an open file.
 int mesh_inode(int descriptor, uint64_t *inode);
-/// Device and inode number of a path, following links: two paths to one namespace compare equal.
-int mesh_path_identity(const char *path, uint64_t *device, uint64_t *inode);
 
 /// Whether an open file is a network namespace: 1 or 0, or a negated errno (ENOTTY: no namespace at all).
 int mesh_is_network_namespace(int descriptor);
