@@ -11,10 +11,27 @@
 
 #include "culvert_abi.h"
 
+#define FAMILY_INET 2 /* <linux/socket.h> does not give AF_INET to BPF programs */
+
 static __always_inline struct culvert_address address_v4(__u32 ip4_be)
 {
     struct culvert_address address = {{0, 0, bpf_htonl(0xffff), ip4_be}};
     return address;
+}
+
+/* The verifier wants context fields read at constant offsets; the barrier keeps the compiler from merging the reads of
+ * the two families into one through a computed pointer. The fields of the other family read as zero. */
+static __always_inline struct culvert_address address_pick(__u32 family, __u32 ip4, __u32 a, __u32 b, __u32 c,
+                                                           __u32 d)
+{
+    struct culvert_address address = {{a, b, c, d}};
+
+    barrier_var(ip4);
+    barrier_var(address.word_be[0]);
+    barrier_var(address.word_be[1]);
+    barrier_var(address.word_be[2]);
+    barrier_var(address.word_be[3]);
+    return family == FAMILY_INET ? address_v4(ip4) : address;
 }
 
 static __always_inline bool address_is_v4(const struct culvert_address *address)

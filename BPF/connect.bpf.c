@@ -16,6 +16,7 @@
 
 #include "address.h"
 #include "culvert_abi.h"
+#include "direct.h"
 #include "maps.h"
 
 #define ALLOW 1
@@ -47,9 +48,9 @@ struct {
 
 const volatile struct culvert_connect_config config = {};
 
-static __always_inline int refuse(__u32 event, int error)
+static __always_inline int refuse(__u32 slot, enum culvert_event event, int error)
 {
-    count(event);
+    count(slot, event);
     /* The branch is dead code for the verifier where the helper does not exist; return 0 alone means EPERM. */
     if (config.refuse_with_errno)
         bpf_set_retval(-error);
@@ -89,31 +90,33 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
 
     cgroup = bpf_get_current_cgroup_id();
     if (bpf_map_lookup_elem(&proxy_cg, &cgroup)) {
-        count(CULVERT_EVENT_EXEMPT_PROXY);
+        count(pod->slot, CULVERT_EVENT_EXEMPT_PROXY);
         return ALLOW;
     }
     if (address_is_loopback(destination) || address_is_unspecified(destination) ||
         address_is_multicast(destination) || address_in(destination, pod->own, pod->own_count)) {
-        count(CULVERT_EVENT_EXEMPT_LOCAL);
+        count(pod->slot, CULVERT_EVENT_EXEMPT_LOCAL);
         return ALLOW;
     }
 
     if (address_is_link_local_v6(destination))
-        return refuse(CULVERT_EVENT_REFUSED_LINK_LOCAL, ENETUNREACH);
+        return refuse(pod->slot, CULVERT_EVENT_REFUSED_LINK_LOCAL, ENETUNREACH);
     /* Without an own address of the family there is no capture route: clients fall back to the other family. */
     if (!(pod->flags & (address_is_v4(destination) ? CULVERT_POD_IPV4 : CULVERT_POD_IPV6)))
-        return refuse(CULVERT_EVENT_REFUSED_NO_ADDRESS, ENETUNREACH);
+        return refuse(pod->slot, CULVERT_EVENT_REFUSED_NO_ADDRESS, ENETUNREACH);
     if (!has_listener(pod->slot))
-        return refuse(CULVERT_EVENT_REFUSED_NO_LISTENER, ECONNREFUSED);
+        return refuse(pod->slot, CULVERT_EVENT_REFUSED_NO_LISTENER, ECONNREFUSED);
+    if (is_direct(ctx, pod, destination))
+        return ALLOW;
 
     if (ctx->sk && ctx->sk->bound_dev_if) {
         if (!clear_device(ctx))
-            return refuse(CULVERT_EVENT_REFUSED_DEVICE, ECONNREFUSED);
-        count(CULVERT_EVENT_DEVICE_CLEARED);
+            return refuse(pod->slot, CULVERT_EVENT_REFUSED_DEVICE, ECONNREFUSED);
+        count(pod->slot, CULVERT_EVENT_DEVICE_CLEARED);
     }
     if (bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)))
-        return refuse(CULVERT_EVENT_REFUSED_MARK, ECONNREFUSED);
-    count(CULVERT_EVENT_OUTBOUND_MARKED);
+        return refuse(pod->slot, CULVERT_EVENT_REFUSED_MARK, ECONNREFUSED);
+    count(pod->slot, CULVERT_EVENT_OUTBOUND_MARKED);
     return ALLOW;
 }
 

@@ -15,49 +15,46 @@
 #include "culvert_abi.h"
 #include "maps.h"
 
-#define FAMILY_INET 2 /* <linux/socket.h> does not give AF_INET to BPF programs */
-
 const volatile struct culvert_lookup_config config = {};
 
-/* The verifier wants context fields read at constant offsets; the barrier keeps the compiler from merging the reads of
- * the two families into one through a computed pointer. The fields of the other family read as zero. */
-static __always_inline struct culvert_address pick(__u32 family, __u32 ip4, __u32 a, __u32 b, __u32 c, __u32 d)
-{
-    struct culvert_address address = {{a, b, c, d}};
-
-    barrier_var(ip4);
-    barrier_var(address.word_be[0]);
-    barrier_var(address.word_be[1]);
-    barrier_var(address.word_be[2]);
-    barrier_var(address.word_be[3]);
-    return family == FAMILY_INET ? address_v4(ip4) : address;
-}
-
-static __always_inline int steer(struct bpf_sk_lookup *ctx, enum culvert_role role, __u32 event)
+static __always_inline int steer(struct bpf_sk_lookup *ctx, enum culvert_role role, enum culvert_event event)
 {
     __u32 key = listener_key(config.slot, role);
     struct bpf_sock *listener = bpf_map_lookup_elem(&lst, &key);
     long error;
 
     if (!listener) {
-        count(CULVERT_EVENT_DROPPED_NO_LISTENER);
+        count(config.slot, CULVERT_EVENT_DROPPED_NO_LISTENER);
         return SK_DROP;
     }
     /* No BPF_SK_LOOKUP_F_NO_REUSEPORT: the kernel spreads SYNs over the listeners of every core. */
     error = bpf_sk_assign(ctx, listener, 0);
     bpf_sk_release(listener);
     if (error) {
-        count(CULVERT_EVENT_DROPPED_ASSIGN);
+        count(config.slot, CULVERT_EVENT_DROPPED_ASSIGN);
         return SK_DROP;
     }
-    count(event);
+    count(config.slot, event);
     return SK_PASS;
 }
 
-static __always_inline int pass(void)
+static __always_inline int pass(enum culvert_event event)
 {
-    count(CULVERT_EVENT_LOCAL_PASSED);
+    count(config.slot, event);
     return SK_PASS;
+}
+
+/* A connection that was allowed before its SYN was sent. */
+static __always_inline bool is_known(struct bpf_sk_lookup *ctx, const struct culvert_address *client,
+                                     const struct culvert_address *server)
+{
+    struct culvert_tuple tuple = {.client = *client, .server = *server};
+    struct culvert_flow *flow;
+
+    tuple.client_port = bpf_ntohs(ctx->remote_port);
+    tuple.server_port = ctx->local_port;
+    flow = bpf_map_lookup_elem(&flows, &tuple);
+    return flow && flow->destination == config.slot;
 }
 
 SEC("sk_lookup")
@@ -67,24 +64,26 @@ int culvert_lookup(struct bpf_sk_lookup *ctx)
 
     if (ctx->protocol != IPPROTO_TCP)
         return SK_PASS;
-    local = pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
+    local = address_pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
                  ctx->local_ip6[3]);
-    remote = pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2],
+    remote = address_pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2],
                   ctx->remote_ip6[3]);
 
     /* A self call. The kernel accounts it to the device that holds the address, not to lo. A packet that comes from
      * outside with such a source cannot finish a handshake: the answer stays inside. */
     if (address_in(&remote, config.own, config.own_count) ? address_in(&local, config.own, config.own_count)
                                                           : address_equal(&local, &remote))
-        return pass();
+        return pass(CULVERT_EVENT_LOCAL_PASSED);
     if (ctx->ingress_ifindex == config.loopback_ifindex) {
         /* The proxy's leg to the application: its socket is bound to lo and marked, so it takes the capture route. */
         if (address_in(&local, config.own, config.own_count) || address_is_loopback(&local))
-            return pass();
+            return pass(CULVERT_EVENT_LOCAL_PASSED);
         /* On lo an address that is not ours can only have come by the capture route. */
         return steer(ctx, CULVERT_ROLE_OUTBOUND, CULVERT_EVENT_OUTBOUND_STEERED);
     }
     /* Whatever arrives from outside is inbound, also for an address of the namespace that nobody declared. */
+    if (is_known(ctx, &remote, &local))
+        return pass(CULVERT_EVENT_DIRECT_PASSED);
     if (ctx->local_port == CULVERT_PORT_TUNNEL)
         return steer(ctx, CULVERT_ROLE_TUNNEL, CULVERT_EVENT_TUNNEL_STEERED);
     return steer(ctx, CULVERT_ROLE_INBOUND, CULVERT_EVENT_INBOUND_STEERED);

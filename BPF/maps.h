@@ -17,20 +17,54 @@ struct {
     __type(value, __u64);
 } lst SEC(".maps");
 
+/* One entry a workload, made by the daemon before the workload's programs run. */
 struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, CULVERT_EVENTS);
+    __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+    __uint(max_entries, CULVERT_MAX_PODS + 1);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, __u32);
-    __type(value, __u64);
+    __type(value, struct culvert_counters);
 } stats SEC(".maps");
 
-static __always_inline void count(__u32 event)
-{
-    __u64 *counter = bpf_map_lookup_elem(&stats, &event);
+/* Connections that the lookup program at the server's side lets through. An entry goes when its client's socket closes:
+ * with SYN cookies the last ACK of the handshake is looked up once more. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, CULVERT_MAX_FLOWS);
+    __type(key, struct culvert_tuple);
+    __type(value, struct culvert_flow);
+} flows SEC(".maps");
 
-    /* A miss cannot happen: the event is a constant below max_entries. */
-    if (counter)
-        *counter += 1;
+/* How many entries `flows` has. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+} flow_count SEC(".maps");
+
+/* What the connect hook decided about a socket. */
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct culvert_socket);
+} sockets SEC(".maps");
+
+static __always_inline void count(__u32 slot, enum culvert_event event)
+{
+    struct culvert_counters *counters = bpf_map_lookup_elem(&stats, &slot);
+
+    /* A workload that is being taken away may miss. */
+    if (counters)
+        counters->events[event] += 1;
+}
+
+static __always_inline __u64 *live_flows(void)
+{
+    __u32 first = 0;
+
+    return bpf_map_lookup_elem(&flow_count, &first);
 }
 
 static __always_inline __u32 listener_key(__u32 slot, enum culvert_role role)

@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/fib_rules.h>
+#include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -29,7 +31,7 @@ int mesh_lock_exclusive(int descriptor) {
     return flock(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno;
 }
 
-/// One rtnetlink request with room for the few attributes capture needs.
+/// One netlink request with room for the few attributes capture needs.
 struct request {
     struct nlmsghdr header;
     char body[256];
@@ -53,29 +55,34 @@ static void request_add(struct request *request, uint16_t type, const void *valu
     request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + RTA_ALIGN(RTA_LENGTH(size));
 }
 
-static int request_send(const struct request *request) {
-    char answer[4096];
-    const struct nlmsghdr *header = (const void *)answer;
-    const struct nlmsgerr *outcome;
+/// Sends the request and receives one answer; its length, or a negated errno.
+static ssize_t request_exchange(const struct request *request, int protocol, char *answer, size_t size) {
     ssize_t count;
-    int result = -EPROTO;
-    int descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    int descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
 
     if (descriptor < 0) return -errno;
     do count = send(descriptor, request, request->header.nlmsg_len, 0);
     while (count < 0 && errno == EINTR);
     if (count >= 0) {
-        do count = recv(descriptor, answer, sizeof(answer), 0);
+        do count = recv(descriptor, answer, size, 0);
         while (count < 0 && errno == EINTR);
     }
-    if (count < 0) {
-        result = -errno;
-    } else if (NLMSG_OK(header, (size_t)count) && header->nlmsg_type == NLMSG_ERROR) {
-        outcome = NLMSG_DATA(header);
-        result = outcome->error;
-    }
+    if (count < 0) count = -errno;
     close(descriptor);
-    return result;
+    return count;
+}
+
+/// What the kernel says to an answer that is no data: 0 or a negated errno.
+static int request_outcome(const struct nlmsghdr *answer, ssize_t count) {
+    if (count < 0) return (int)count;
+    if (!NLMSG_OK(answer, (size_t)count) || answer->nlmsg_type != NLMSG_ERROR) return -EPROTO;
+    return ((const struct nlmsgerr *)NLMSG_DATA(answer))->error;
+}
+
+static int request_send(const struct request *request, int protocol) {
+    char answer[4096];
+
+    return request_outcome((const void *)answer, request_exchange(request, protocol, answer, sizeof(answer)));
 }
 
 static int rule_request(const struct mesh_rule *rule, uint16_t type, uint16_t flags) {
@@ -89,7 +96,7 @@ static int rule_request(const struct mesh_rule *rule, uint16_t type, uint16_t fl
     request_add(&request, FRA_FWMARK, &rule->mark, sizeof(rule->mark));
     request_add(&request, FRA_FWMASK, &rule->mask, sizeof(rule->mask));
     request_add(&request, FRA_TABLE, &rule->table, sizeof(rule->table));
-    return request_send(&request);
+    return request_send(&request, NETLINK_ROUTE);
 }
 
 int mesh_rule_add(const struct mesh_rule *rule) {
@@ -112,7 +119,7 @@ static int route_request(const struct mesh_local_route *route, uint16_t type, ui
     request_add(&request, RTA_TABLE, &route->table, sizeof(route->table));
     request_add(&request, RTA_OIF, &route->interface, sizeof(route->interface));
     if (with_source) request_add(&request, RTA_PREFSRC, route->source, route->ipv4 ? 4 : 16);
-    return request_send(&request);
+    return request_send(&request, NETLINK_ROUTE);
 }
 
 int mesh_local_route_set(const struct mesh_local_route *route) {
@@ -174,4 +181,39 @@ int mesh_probe_connect(int listener, uint32_t destination, uint32_t mark, uint32
     if (accepted >= 0) close(accepted);
     close(descriptor);
     return result;
+}
+
+static void socket_request(struct request *request, uint16_t type, const struct inet_diag_sockid *socket, bool ipv4) {
+    struct inet_diag_req_v2 *body = request_start(request, type, 0, sizeof(*body));
+
+    body->sdiag_family = ipv4 ? AF_INET : AF_INET6;
+    body->sdiag_protocol = IPPROTO_TCP;
+    body->idiag_states = (uint32_t)-1;
+    body->id = *socket;
+}
+
+// The kernel looks a socket up as for a packet: where no connection matches it finds a listener, with the help of the
+// lookup programs even the proxy's. So the connection is found first, and destroyed by its cookie.
+int mesh_socket_destroy(bool ipv4, const uint8_t *local, uint16_t local_port, const uint8_t *remote,
+                        uint16_t remote_port) {
+    struct request request;
+    struct inet_diag_sockid socket = {.idiag_sport = htons(local_port), .idiag_dport = htons(remote_port)};
+    char answer[4096];
+    const struct nlmsghdr *header = (const void *)answer;
+    const struct inet_diag_msg *found = NLMSG_DATA(header);
+    size_t size = ipv4 ? 4 : 16;
+    ssize_t count;
+
+    memcpy(socket.idiag_src, local, size);
+    memcpy(socket.idiag_dst, remote, size);
+    socket.idiag_cookie[0] = socket.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+    socket_request(&request, SOCK_DIAG_BY_FAMILY, &socket, ipv4);
+    count = request_exchange(&request, NETLINK_SOCK_DIAG, answer, sizeof(answer));
+    if (count < 0 || !NLMSG_OK(header, (size_t)count) || header->nlmsg_type != SOCK_DIAG_BY_FAMILY ||
+        header->nlmsg_len < NLMSG_LENGTH(sizeof(*found)))
+        return request_outcome(header, count);
+    if (found->id.idiag_dport != socket.idiag_dport) return -ENOENT;
+    memcpy(socket.idiag_cookie, found->id.idiag_cookie, sizeof(socket.idiag_cookie));
+    socket_request(&request, SOCK_DESTROY, &socket, ipv4);
+    return request_send(&request, NETLINK_SOCK_DIAG);
 }

@@ -1,5 +1,7 @@
 /// How two workloads of one node talk.
-public enum SameNodeMode: String, Hashable, Sendable {
+public enum SameNodeMode: String, Hashable, Sendable, CaseIterable {
+    /// Without a proxy, where policy lets the kernel decide; else through the node proxy (T1).
+    case direct
     /// Through the node proxy, no TLS between two of its own workloads (T0).
     case proxy
     /// TLS even inside one node.

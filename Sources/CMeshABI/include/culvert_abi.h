@@ -6,7 +6,7 @@
 
 #include <linux/types.h>
 
-#define CULVERT_ABI_VERSION 1u
+#define CULVERT_ABI_VERSION 2u
 
 /* Limits. */
 #define CULVERT_MAX_PODS 4096u      /* captured workloads of one node */
@@ -14,6 +14,16 @@
 #define CULVERT_MAX_OWN_ADDRESSES 8u /* addresses of one workload, both families together */
 #define CULVERT_NAME_BYTES 320u     /* NAMESPACE/NAME: 63 + 1 + 253 and a zero, rounded up */
 #define CULVERT_ROLES_PER_SLOT 4u   /* one role is spare */
+#define CULVERT_MAX_ENDPOINTS (CULVERT_MAX_PODS * CULVERT_MAX_OWN_ADDRESSES)
+#define CULVERT_MAX_RULES 65536u    /* pairs of workloads whose connections may be direct */
+#define CULVERT_MAX_RULE_PORTS 28u  /* ports of one pair that are decided otherwise than the rest */
+#define CULVERT_MAX_FLOWS 65536u    /* connections that a lookup program must know by their addresses */
+#define CULVERT_FLOWS_RESERVED 4096u /* of those, what new direct connections leave free */
+#define CULVERT_RING_BYTES (1u << 20) /* closed connections that wait for the daemon: about 8,000 */
+#define CULVERT_EVENTS_ROOM 64u     /* counters of one workload, with room for later ones */
+
+/* The key of `stats` under which the counters of workloads that are gone are kept. */
+#define CULVERT_SLOT_RETIRED 0xffffffffu
 
 /* Marks live only inside a pod's network namespace: veth scrubs them. Both marks match the routing rule. */
 #define CULVERT_MARK_MASK 0x00000ff0u
@@ -35,7 +45,7 @@ enum culvert_role {
     CULVERT_ROLE_TUNNEL = 2,
 };
 
-/* Index of the per-CPU array `stats`. */
+/* Index into `culvert_counters`, the value of `stats`. */
 enum culvert_event {
     CULVERT_EVENT_OUTBOUND_MARKED = 0,      /* a connect() that will go to the outbound listener */
     CULVERT_EVENT_OUTBOUND_STEERED = 1,     /* its SYN arrived at the outbound listener */
@@ -52,7 +62,20 @@ enum culvert_event {
     CULVERT_EVENT_REFUSED_MARK = 12,        /* connect() refused: the kernel did not accept the mark */
     CULVERT_EVENT_DROPPED_NO_LISTENER = 13, /* SYN dropped: the slot is empty (proxy_unavailable) */
     CULVERT_EVENT_DROPPED_ASSIGN = 14,      /* SYN dropped: the listener was not assignable, e.g. wrong family */
-    CULVERT_EVENTS = 15,
+    CULVERT_EVENT_DIRECT = 15,              /* a connect() allowed to go straight to a workload of this node */
+    CULVERT_EVENT_DIRECT_PASSED = 16,       /* its SYN was let through to the application */
+    CULVERT_EVENT_DIRECT_NO_RULE = 17,      /* to a workload of this node, but policy wants the proxy to decide */
+    CULVERT_EVENT_DIRECT_STALE = 18,        /* the rule is of an older policy: the proxy decides */
+    CULVERT_EVENT_DIRECT_FULL = 19,         /* no room to follow another direct connection: through the proxy */
+    CULVERT_EVENT_DIRECT_DEVICE = 20,       /* a socket bound to a device: through the proxy */
+    CULVERT_EVENT_DIRECT_LOST = 21,         /* a direct connection could not be noted and is judged as plaintext */
+    CULVERT_EVENT_RECORD_LOST = 22,         /* the record of a closed direct connection found no room in the ring */
+    CULVERT_EVENTS = 23,
+};
+
+/* Value of the per-CPU hash `stats`; the key is the workload's slot. */
+struct culvert_counters {
+    __u64 events[CULVERT_EVENTS_ROOM];
 };
 
 /* An address as 16 bytes; IPv4 in its mapped form ::ffff:a.b.c.d, so that both families compare alike. */
@@ -84,6 +107,86 @@ struct culvert_name {
     char text[CULVERT_NAME_BYTES]; /* ends with a zero */
 };
 
+/* The one value of the array `control`, written by the daemon alone. */
+struct culvert_control {
+    __u32 generation; /* of the rules that count; a rule of another generation is as good as none */
+    __u32 flags;      /* enum culvert_control_flags */
+};
+
+enum culvert_control_flags {
+    CULVERT_CONTROL_DIRECT = 1, /* same-node connections may be direct */
+};
+
+/* Key of `rules`: who calls whom, both workloads of this node. */
+struct culvert_pair {
+    __u32 source;
+    __u32 destination;
+};
+
+enum culvert_rule_flags {
+    CULVERT_RULE_DIRECT = 1,      /* ports that are not listed: set, direct; else through the proxy */
+    CULVERT_RULE_ACCELERATED = 2, /* direct connections of this pair may bypass the TCP stack */
+};
+
+/* Value of `rules`: the ports listed are decided the other way round than CULVERT_RULE_DIRECT says. */
+struct culvert_rule {
+    __u32 generation;
+    __u16 flags;
+    __u16 port_count;
+    __u16 ports[CULVERT_MAX_RULE_PORTS];
+};
+
+/* A connection as its server sees it. Ports in host order. */
+struct culvert_tuple {
+    struct culvert_address client;
+    struct culvert_address server;
+    __u16 client_port;
+    __u16 server_port;
+    __u32 padding;
+};
+
+enum culvert_flow_kind {
+    CULVERT_FLOW_NONE = 0,
+    CULVERT_FLOW_DIRECT = 1,      /* allowed by a rule, between two workloads of this node */
+    CULVERT_FLOW_APPLICATION = 2, /* the proxy's leg to the application */
+    CULVERT_FLOW_PROBE = 3,       /* a health probe of the node's own agent */
+};
+
+/* Value of `flows`: what the lookup program at the server's side has to let through. */
+struct culvert_flow {
+    __u64 started_ns; /* bpf_ktime_get_ns */
+    __u32 source;     /* slot of the client; CULVERT_SLOT_RETIRED: no workload */
+    __u32 destination;
+    __u32 generation; /* of the rule that allowed it, or of the one that last confirmed it */
+    __u16 kind;       /* enum culvert_flow_kind */
+    __u16 flags;      /* enum culvert_rule_flags */
+};
+
+/* Storage of a socket that the hooks decided about. Only ever appended to: it lives as long as the socket, also across
+ * an upgrade of the programs. */
+struct culvert_socket {
+    struct culvert_tuple tuple; /* set at connect, when all of it is known */
+    struct culvert_flow flow;
+    __u32 fin_wait_rcv_nxt;     /* rcv_nxt when the peer had acknowledged our FIN */
+    __u8 fins;                  /* bit 0: the peer's FIN was received, bit 1: ours was acknowledged */
+    __u8 established;
+    __u8 padding[2];
+};
+
+/* A record of the ring `closed`: a direct connection that is over, told by the client's socket. */
+struct culvert_closed {
+    struct culvert_tuple tuple;
+    struct culvert_flow flow;
+    __u64 ended_ns;
+    __u64 bytes_sent;     /* payload that the server acknowledged */
+    __u64 bytes_received; /* payload from the server */
+    __u32 srtt_us;
+    __u32 retransmits;
+    __u8 established;     /* 0: the connection was never made */
+    __u8 orderly;         /* the server acknowledged the client's end of stream: nothing sent was lost */
+    __u8 padding[6];
+};
+
 /* Constants of the connect hooks (.rodata). */
 struct culvert_connect_config {
     __u32 refuse_with_errno; /* bpf_set_retval exists (5.18): ECONNREFUSED instead of EPERM */
@@ -105,6 +208,12 @@ _Static_assert(__builtin_offsetof(struct culvert_pod, own) == 16, "culvert_pod.o
 _Static_assert(sizeof(struct culvert_connect_config) == 8, "culvert_connect_config");
 _Static_assert(sizeof(struct culvert_lookup_config) == 144, "culvert_lookup_config");
 _Static_assert(__builtin_offsetof(struct culvert_lookup_config, own) == 16, "culvert_lookup_config.own");
+_Static_assert(sizeof(struct culvert_rule) == 64, "culvert_rule");
+_Static_assert(sizeof(struct culvert_tuple) == 40, "culvert_tuple");
+_Static_assert(sizeof(struct culvert_flow) == 24, "culvert_flow");
+_Static_assert(sizeof(struct culvert_socket) == 72, "culvert_socket");
+_Static_assert(sizeof(struct culvert_closed) == 104, "culvert_closed");
+_Static_assert(CULVERT_EVENTS <= CULVERT_EVENTS_ROOM, "room for counters");
 _Static_assert((CULVERT_MARK_CAPTURED & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "captured mark");
 _Static_assert((CULVERT_MARK_UPSTREAM & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "upstream mark");
 

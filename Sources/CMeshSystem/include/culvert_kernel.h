@@ -44,3 +44,9 @@ int mesh_probe_listen(void);
 /// Connects with a mark to `destination` (host order), accepts at `listener` and says which address the accepted
 /// socket has. Gives up after a second.
 int mesh_probe_connect(int listener, uint32_t destination, uint32_t mark, uint32_t *seen);
+
+/// Aborts a TCP connection of the calling thread's network namespace as its own side would (SOCK_DESTROY, sock_diag(7)):
+/// the application reads ECONNABORTED, the peer gets a reset. Addresses are 4 or 16 bytes in network order, ports in
+/// host order. -ENOENT when there is no such connection, -EOPNOTSUPP when the kernel cannot do it.
+int mesh_socket_destroy(bool ipv4, const uint8_t *local, uint16_t local_port, const uint8_t *remote,
+                        uint16_t remote_port);

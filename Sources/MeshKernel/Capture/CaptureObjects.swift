@@ -8,51 +8,78 @@ struct CaptureObjects: Sendable {
     let names: BPFMap<UInt64, culvert_name>
     let proxyCgroups: BPFMap<UInt64, UInt32>
     let listeners: BPFMap<UInt32, UInt64>
-    let statistics: BPFMap<UInt32, UInt64>
+    let statistics: BPFMap<UInt32, culvert_counters>
+    let endpoints: BPFMap<culvert_address, UInt32>
+    let rules: BPFMap<culvert_pair, culvert_rule>
+    let control: BPFMap<UInt32, culvert_control>
+    let flows: BPFMap<culvert_tuple, culvert_flow>
+    let flowCount: BPFMap<UInt32, UInt64>
+    /// A ring of `culvert_closed`.
+    let closed: Descriptor
     let connect4: Descriptor
     let connect6: Descriptor
+    let sockops: Descriptor
+    /// What every further object of this node shares.
+    private let shared: [String: Descriptor]
 
-    private static let mapNames = ["pods", "names", "proxy_cg", "lst", "stats"]
-
-    /// Loads the connect hooks. With `pins`, the maps pinned there are used, and new ones pinned.
+    /// Loads the connect hooks and what follows sockets. With `pins`, the maps pinned there are used, and new ones
+    /// pinned.
     static func load(pins: Pins?) throws(KernelError) -> CaptureObjects {
-        var reusing: [String: Descriptor] = [:]
-        if let pins {
-            for name in mapNames { reusing[name] = BPFLink.open(pins.path(name)) }
-        }
         // bpf_set_retval came with 5.18; without it a refusal reads EPERM instead of ECONNREFUSED.
         let refuseWithErrno = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, nil) == 1
-        let object = try BPFObject.load(
+        var maps: [String: Descriptor] = [:]
+        let connect = try load(
             BPFObjects.connect, named: "connect",
-            constants: culvert_connect_config(refuse_with_errno: refuseWithErrno ? 1 : 0, padding: 0), reusing: reusing)
-        if let pins {
-            for name in mapNames where reusing[name] == nil {
-                try BPFLink.pin(map(name, of: object), at: pins.path(name))
-            }
-        }
+            constants: culvert_connect_config(refuse_with_errno: refuseWithErrno ? 1 : 0, padding: 0), over: &maps,
+            pins: pins)
+        let flows = try load(BPFObjects.flows, named: "flows", constants: (), over: &maps, pins: pins)
         return CaptureObjects(
-            pods: BPFMap(descriptor: map("pods", of: object), name: "pods"),
-            names: BPFMap(descriptor: map("names", of: object), name: "names"),
-            proxyCgroups: BPFMap(descriptor: map("proxy_cg", of: object), name: "proxy_cg"),
-            listeners: BPFMap(descriptor: map("lst", of: object), name: "lst"),
-            statistics: BPFMap(descriptor: map("stats", of: object), name: "stats"),
-            connect4: program("culvert_connect4", of: object), connect6: program("culvert_connect6", of: object))
+            pods: map("pods", in: maps), names: map("names", in: maps), proxyCgroups: map("proxy_cg", in: maps),
+            listeners: map("lst", in: maps), statistics: map("stats", in: maps), endpoints: map("endpoints", in: maps),
+            rules: map("rules", in: maps), control: map("control", in: maps), flows: map("flows", in: maps),
+            flowCount: map("flow_count", in: maps), closed: descriptor("closed", in: maps),
+            connect4: program("culvert_connect4", of: connect), connect6: program("culvert_connect6", of: connect),
+            sockops: program("culvert_flows", of: flows), shared: maps)
+    }
+
+    /// Loads an object over the maps that are there, which are those of the objects before it and those pinned, and
+    /// adds and pins the ones it brings.
+    private static func load<Constants>(
+        _ text: StaticString, named name: String, constants: Constants, over maps: inout [String: Descriptor],
+        pins: Pins?
+    ) throws(KernelError) -> BPFObject {
+        var pinned: Set<String> = []
+        let object = try BPFObject.load(
+            text, named: name, constants: constants,
+            existing: { wanted in
+                if let map = maps[wanted] { return map }
+                let old = pins.flatMap { BPFLink.open($0.path(wanted)) }
+                if old != nil { pinned.insert(wanted) }
+                return old
+            })
+        for (name, map) in object.maps where maps[name] == nil {
+            if let pins, !pinned.contains(name) { try BPFLink.pin(map, at: pins.path(name)) }
+            maps[name] = map
+        }
+        return object
     }
 
     /// Loads the lookup program of one workload over this node's maps.
     func loadLookup(_ config: culvert_lookup_config) throws(KernelError) -> Descriptor {
-        let object = try BPFObject.load(
-            BPFObjects.lookup, named: "lookup", constants: config,
-            reusing: ["lst": listeners.descriptor, "stats": statistics.descriptor])
+        let object = try BPFObject.load(BPFObjects.lookup, named: "lookup", constants: config, existing: { shared[$0] })
         return Self.program("culvert_lookup", of: object)
     }
 
     /// What the kernel calls the lookup program: names are cut at 15 bytes, this one is not.
     static let lookupName = "culvert_lookup"
 
-    private static func map(_ name: String, of object: BPFObject) -> Descriptor {
-        guard let map = object.maps[name] else { preconditionFailure("the connect object has no map \(name)") }
+    private static func descriptor(_ name: String, in maps: [String: Descriptor]) -> Descriptor {
+        guard let map = maps[name] else { preconditionFailure("no object has a map \(name)") }
         return map
+    }
+
+    private static func map<Key, Value>(_ name: String, in maps: [String: Descriptor]) -> BPFMap<Key, Value> {
+        BPFMap(descriptor: descriptor(name, in: maps), name: name)
     }
 
     private static func program(_ name: String, of object: BPFObject) -> Descriptor {
@@ -104,6 +131,16 @@ extension culvert_pod {
             saved_tcp_fwmark_accept = newValue.accept
             saved_fwmark_reflect_v4 = newValue.reflect4
             saved_fwmark_reflect_v6 = newValue.reflect6
+        }
+    }
+
+    /// The workload's own addresses.
+    var addresses: [culvert_address] {
+        withUnsafeBytes(of: own) { bytes in
+            (0..<min(Int(own_count), Int(CULVERT_MAX_OWN_ADDRESSES))).map { index in
+                bytes.loadUnaligned(
+                    fromByteOffset: index * MemoryLayout<culvert_address>.stride, as: culvert_address.self)
+            }
         }
     }
 

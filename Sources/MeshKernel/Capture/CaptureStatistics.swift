@@ -7,6 +7,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case exemptProxy, exemptLocal, deviceCleared
     case refusedNoListener, refusedNoAddress, refusedLinkLocal, refusedDevice, refusedMark
     case droppedNoListener, droppedAssign
+    case direct, directPassed, directNoRule, directStale, directFull, directDevice, directLost, recordLost
 
     /// The word in metrics.
     public var word: String {
@@ -26,6 +27,14 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .refusedMark: "connect_refused_mark"
         case .droppedNoListener: "syn_dropped_no_listener"
         case .droppedAssign: "syn_dropped_assign"
+        case .direct: "direct"
+        case .directPassed: "direct_passed"
+        case .directNoRule: "direct_no_rule"
+        case .directStale: "direct_stale"
+        case .directFull: "direct_full"
+        case .directDevice: "direct_device"
+        case .directLost: "direct_lost"
+        case .recordLost: "record_lost"
         }
     }
 
@@ -38,15 +47,17 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     }
 }
 
-/// Counters since the maps were made, summed over the CPUs.
+/// Counters since the maps were made, summed over the CPUs: of one workload, or of all with those that are gone.
 public struct CaptureStatistics: Hashable, Sendable {
     /// How many counters the programs keep.
     static let abiCount = Int(CULVERT_EVENTS.rawValue)
 
     private var counts = [UInt64](repeating: 0, count: CaptureEvent.allCases.count)
 
-    public internal(set) subscript(event: CaptureEvent) -> UInt64 {
-        get { counts[Int(event.rawValue)] }
-        set { counts[Int(event.rawValue)] = newValue }
+    public subscript(event: CaptureEvent) -> UInt64 { counts[Int(event.rawValue)] }
+
+    /// Adds the counters of a slot, in the order of the ABI.
+    mutating func add(_ counters: [UInt64]) {
+        for index in counts.indices { counts[index] &+= counters[index] }
     }
 }

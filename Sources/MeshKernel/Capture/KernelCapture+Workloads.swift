@@ -84,6 +84,7 @@ extension KernelCapture {
             let stale = state.workloads.values.filter { $0.namespace == nil && !wanted.contains($0.handle.workload) }
             for record in stale {
                 state.workloads[record.handle.workload] = nil
+                endDirect(of: record, in: &state)
                 objects.release(record.handle.cookie, pins: pins)
             }
             for directory in pins.otherVersions { Files.removeTree(directory) }
@@ -137,6 +138,7 @@ extension KernelCapture {
             try CaptureRoutes.install(addresses, loopback: loopback, place: place)
             return loopback
         }
+        try objects.statistics.make(slot)
         for (role, socket) in [
             (ListenerRole.outbound, listeners.outbound), (.inbound, listeners.inbound), (.tunnel, listeners.tunnel),
         ] {
@@ -147,6 +149,7 @@ extension KernelCapture {
         _ = try BPFLink.attach(
             program, to: namespace.raw, target: inode, type: BPF_SK_LOOKUP, pin: pins.lookupLink(slot: slot),
             what: "the lookup of \(place)")
+        objects.setEndpoints(own, of: slot, before: existing.map(\.addresses) ?? [])
         pod.setOwn(own)
         pod.flags = CULVERT_POD_ACTIVE.rawValue
         if addresses.contains(where: \.isIPv4) { pod.flags |= CULVERT_POD_IPV4.rawValue }
@@ -170,6 +173,7 @@ extension KernelCapture {
 
     private func detach(_ record: Record, from state: inout State) throws(KernelError) {
         state.workloads[record.handle.workload] = nil
+        endDirect(of: record, in: &state)
         if let error = objects.release(record.handle.cookie, pins: pins, namespace: record.namespace) { throw error }
     }
 }
@@ -188,7 +192,9 @@ extension CaptureObjects {
         var quiet = pod
         quiet.flags &= ~CULVERT_POD_ACTIVE.rawValue
         try? pods.set(quiet, for: cookie)
+        setEndpoints([], of: pod.slot, before: pod.addresses)
         unlink(pins.lookupLink(slot: pod.slot))
+        statistics.retire(pod.slot)
         for role in ListenerRole.allCases { listeners.remove(role.key(slot: pod.slot)) }
         var failure: KernelError?
         if let namespace = namespace ?? findNamespace(inode: pod.namespace_inode) {

@@ -34,6 +34,7 @@ public final class KernelCapture: Sendable {
     struct State: Sendable {
         /// What is captured: by this daemon, or by an earlier one of the node whose pins were found.
         var workloads: [ObjectName: Record] = [:]
+        var direct = DirectState()
         var closed = false
     }
 
@@ -56,6 +57,8 @@ public final class KernelCapture: Sendable {
         let objects = try CaptureObjects.load(pins: pins)
         let proxy = try ProxyCgroup.settle(process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName)
         try Self.exempt(proxy, in: objects.proxyCgroups)
+        // What an earlier daemon allowed may be forbidden by now: until the rules are set anew the proxy decides.
+        let generation = try objects.invalidateRules()
         try Self.attachHooks(objects, at: attachPoint, pins: pins)
 
         self.options = options
@@ -65,6 +68,7 @@ public final class KernelCapture: Sendable {
         self.objects = objects
         proxyCgroup = proxy
         var state = State()
+        state.direct.generation = generation
         for cookie in objects.pods.keys {
             guard let pod = objects.pods.value(for: cookie) else { continue }
             // An entry without a name was cut short while it was made: it captures nothing yet.
@@ -78,10 +82,22 @@ public final class KernelCapture: Sendable {
         self.state = Mutex(state)
     }
 
-    /// The counters of the capture programs.
+    /// The counters of the capture programs, over all workloads.
     public func statistics() -> CaptureStatistics {
         var result = CaptureStatistics()
-        for event in CaptureEvent.allCases { result[event] = objects.statistics.sum(at: event.rawValue) }
+        for slot in objects.statistics.keys {
+            if let counters = objects.statistics.sums(of: slot) { result.add(counters) }
+        }
+        return result
+    }
+
+    /// The counters of one captured workload; nil when it is not captured.
+    public func statistics(of workload: ObjectName) -> CaptureStatistics? {
+        guard let slot = state.withLock({ $0.workloads[workload]?.handle.slot }),
+            let counters = objects.statistics.sums(of: slot)
+        else { return nil }
+        var result = CaptureStatistics()
+        result.add(counters)
         return result
     }
 
@@ -154,7 +170,9 @@ extension KernelCapture {
                 .cgroupUnavailable, "opening the cgroup", at: path, code: raw, remedy: "check that it still exists")
         }
         let cgroup = Descriptor(adopting: raw)
+        // What follows sockets comes first: a direct connection must not be made unseen.
         for (program, type, name) in [
+            (objects.sockops, BPF_CGROUP_SOCK_OPS, "sockops"),
             (objects.connect4, BPF_CGROUP_INET4_CONNECT, "connect4"),
             (objects.connect6, BPF_CGROUP_INET6_CONNECT, "connect6"),
         ] {

@@ -1,4 +1,5 @@
 internal import CBPF
+internal import CMeshABI
 internal import Glibc
 
 /// A hash, array or socket map with keys and values of fixed layout.
@@ -14,15 +15,21 @@ struct BPFMap<Key: BitwiseCopyable & Sendable, Value: BitwiseCopyable & Sendable
     }
 
     func set(_ value: Value, for key: Key) throws(KernelError) {
-        let code = withUnsafePointer(to: key) { key in
-            withUnsafePointer(to: value) { bpf_map_update_elem(descriptor.raw, key, $0, UInt64(BPF_ANY)) }
-        }
+        let code = update(value, for: key)
         if code < 0 {
             throw KernelError(
                 code == -E2BIG ? .limitReached : .system, "writing the map \(name)", at: "key \(key)", code: code,
                 remedy: code == -E2BIG
                     ? "this node captures \(CaptureConstants.maximumWorkloads) workloads at most"
                     : "check that the descriptors given are listening TCP sockets")
+        }
+    }
+
+    /// Writes an entry, or with `existing` only one that is there. 0 or a negated errno: -E2BIG when the map is full.
+    func update(_ value: Value, for key: Key, existing: Bool = false) -> Int32 {
+        let flags = existing ? UInt64(BPF_EXIST) : UInt64(BPF_ANY)
+        return withUnsafePointer(to: key) { key in
+            withUnsafePointer(to: value) { bpf_map_update_elem(descriptor.raw, key, $0, flags) }
         }
     }
 
@@ -44,13 +51,44 @@ struct BPFMap<Key: BitwiseCopyable & Sendable, Value: BitwiseCopyable & Sendable
     }
 }
 
-extension BPFMap where Key == UInt32, Value == UInt64 {
-    /// The sum over all CPUs of one counter of a per-CPU array.
-    func sum(at index: UInt32) -> UInt64 {
-        let count = max(1, Int(libbpf_num_possible_cpus()))
-        return withUnsafeTemporaryAllocation(of: UInt64.self, capacity: count) { room in
-            let code = withUnsafePointer(to: index) { bpf_map_lookup_elem(descriptor.raw, $0, room.baseAddress) }
-            return code == 0 ? room.reduce(0, &+) : 0
+extension BPFMap where Key == UInt32, Value == culvert_counters {
+    /// Makes the counters of a slot, at zero; those that are there stay.
+    func make(_ slot: UInt32) throws(KernelError) {
+        if sums(of: slot) == nil { try store([UInt64](repeating: 0, count: Self.width), for: slot) }
+    }
+
+    /// Adds the counters of a slot to those of the workloads that are gone, and forgets the slot.
+    func retire(_ slot: UInt32) {
+        guard let last = sums(of: slot) else { return }
+        let before = sums(of: CULVERT_SLOT_RETIRED) ?? [UInt64](repeating: 0, count: Self.width)
+        try? store(zip(before, last).map(&+), for: CULVERT_SLOT_RETIRED)
+        remove(slot)
+    }
+
+    /// The sums over all CPUs, by event; nil when there is no such slot.
+    func sums(of slot: UInt32) -> [UInt64]? {
+        withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Self.cpus * Self.width) { room in
+            let code = withUnsafePointer(to: slot) { bpf_map_lookup_elem(descriptor.raw, $0, room.baseAddress) }
+            guard code == 0 else { return nil }
+            return (0..<Self.width).map { event in
+                (0..<Self.cpus).reduce(0) { $0 &+ room[$1 * Self.width + event] }
+            }
+        }
+    }
+
+    private static var width: Int { Int(CULVERT_EVENTS_ROOM) }
+    private static var cpus: Int { max(1, Int(libbpf_num_possible_cpus())) }
+
+    /// Writes one CPU's share as given and zeros for the others.
+    private func store(_ counters: [UInt64], for slot: UInt32) throws(KernelError) {
+        let all = counters + [UInt64](repeating: 0, count: (Self.cpus - 1) * Self.width)
+        let code = withUnsafePointer(to: slot) { key in
+            all.withUnsafeBytes { bpf_map_update_elem(descriptor.raw, key, $0.baseAddress, UInt64(BPF_ANY)) }
+        }
+        if code < 0 {
+            throw KernelError(
+                code == -E2BIG ? .limitReached : .system, "writing the map \(name)", at: "slot \(slot)", code: code,
+                remedy: "this node captures \(CaptureConstants.maximumWorkloads) workloads at most")
         }
     }
 }

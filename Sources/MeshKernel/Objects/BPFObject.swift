@@ -9,9 +9,10 @@ struct BPFObject: Sendable {
     /// Loads an object.
     /// - Parameters:
     ///   - constants: copied over `.rodata`, which holds exactly one struct of `CMeshABI`.
-    ///   - reusing: maps to use instead of making new ones, by name.
+    ///   - existing: the map to use instead of making a new one of a name.
     static func load<Constants>(
-        _ text: StaticString, named name: String, constants: Constants, reusing: [String: Descriptor] = [:]
+        _ text: StaticString, named name: String, constants: Constants,
+        existing: (String) -> Descriptor? = { _ in nil }
     ) throws(KernelError) -> BPFObject {
         _ = quiet
         var options = bpf_object_open_opts()
@@ -32,8 +33,8 @@ struct BPFObject: Sendable {
             let code = withUnsafeBytes(of: constants) { bpf_map__set_initial_value(map, $0.baseAddress, $0.count) }
             precondition(code == 0, "\(name): .rodata is not the one agreed struct")
         }
-        for (mapName, descriptor) in reusing {
-            guard let map = bpf_object__find_map_by_name(object, mapName) else { continue }
+        try eachMap(of: object) { mapName, map throws(KernelError) in
+            guard let descriptor = existing(mapName) else { return }
             let code = bpf_map__reuse_fd(map, descriptor.raw)
             if code < 0 {
                 throw KernelError(
@@ -85,13 +86,22 @@ struct BPFObject: Sendable {
 
     private static func maps(of object: OpaquePointer, _ name: String) throws(KernelError) -> [String: Descriptor] {
         var found: [String: Descriptor] = [:]
-        var next = bpf_object__next_map(object, nil)
-        while let map = next {
-            found[String(cString: bpf_map__name(map))] = try Descriptor(
+        try eachMap(of: object) { mapName, map throws(KernelError) in
+            found[mapName] = try Descriptor(
                 duplicating: bpf_map__fd(map), what: "keeping an eBPF map", at: name)
-            next = bpf_object__next_map(object, map)
         }
         return found
+    }
+
+    /// The maps that the source names; those that libbpf makes for constants are the object's own.
+    private static func eachMap(
+        of object: OpaquePointer, _ body: (String, OpaquePointer) throws(KernelError) -> Void
+    ) throws(KernelError) {
+        var next = bpf_object__next_map(object, nil)
+        while let map = next {
+            if !bpf_map__is_internal(map) { try body(String(cString: bpf_map__name(map)), map) }
+            next = bpf_object__next_map(object, map)
+        }
     }
 }
 

@@ -34,18 +34,24 @@ enum Applications {
         print(json.dumps(result))
         """#
 
+    /// Arguments: host port. Says that it is connected, and then how the connection ended.
+    static let holder = #"""
+        import errno, socket, sys
+        s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60)
+        s.sendall(b'x')
+        print('ready', flush=True)
+        try:
+            while s.recv(65536): pass
+            print('closed')
+        except OSError as e:
+            print(errno.errorcode.get(e.errno, str(e)) if e.errno else 'timeout')
+        """#
+
     /// Arguments: port. Answers every connection with `PEER LOCAL|what it read`, until it is terminated.
     static let server = #"""
-        import socket, sys
-        s = socket.socket(socket.AF_INET6)
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        s.bind(('::', int(sys.argv[1])))
-        s.listen(64)
-        print('ready', flush=True)
-        while True:
-            c, peer = s.accept()
-            c.settimeout(5)
+        import socket, sys, threading
+        def answer(c, peer):
+            c.settimeout(60)
             data = b''
             try:
                 while True:
@@ -56,6 +62,14 @@ enum Applications {
             except OSError:
                 pass
             c.close()
+        s = socket.socket(socket.AF_INET6)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        s.bind(('::', int(sys.argv[1])))
+        s.listen(64)
+        print('ready', flush=True)
+        while True:
+            threading.Thread(target=answer, args=s.accept(), daemon=True).start()
         """#
 }
 

@@ -89,6 +89,11 @@ final class Lab {
         servers.append(try Background(inside(namespace) + ["python3", "-c", Applications.server, "\(port)"]))
     }
 
+    /// A client that connects, sends a byte and waits for the end of the connection.
+    func hold(in namespace: String, _ host: String, _ port: UInt16) throws -> Background {
+        try Background(inside(namespace) + ["python3", "-c", Applications.holder, host, "\(port)"])
+    }
+
     func stopServers() {
         for server in servers { server.stop() }
         servers = []
@@ -108,10 +113,12 @@ final class Lab {
 
     @discardableResult
     func attach(
-        _ capture: KernelCapture, _ proxy: Proxy, name: ObjectName? = nil, addresses: [IPAddress]? = nil
+        _ capture: KernelCapture, _ proxy: Proxy, name: ObjectName? = nil, addresses: [IPAddress]? = nil,
+        in namespace: String? = nil
     ) throws -> CaptureHandle {
-        let cookie = try cookie(pod)
-        return try withDescriptor(pod) { descriptor in
+        let namespace = namespace ?? pod
+        let cookie = try cookie(namespace)
+        return try withDescriptor(namespace) { descriptor in
             try capture.attach(
                 name ?? self.name, namespace: descriptor, cookie: cookie, addresses: addresses ?? self.addresses,
                 listeners: proxy.listeners)

@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import Synchronization
 
@@ -105,6 +106,13 @@ final class Background {
     }
 
     var identifier: pid_t { spawned.identifier }
+
+    /// What it printed until it ended by itself, after the word that it is ready.
+    func rest() -> String {
+        let text = Spawned.readAll(spawned.output)
+        _ = spawned.finish()
+        return text.trimmingCharacters(in: .whitespacesAndNewlines)
+    }
 
     func stop() {
         kill(spawned.identifier, SIGKILL)

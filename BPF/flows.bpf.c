@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Follows the sockets that the connect hook decided about: notes the connection for the server's lookup program before
+ * the SYN leaves, and reports it when it is over. The storage made by the connect hook says which sockets these are;
+ * all others are left alone, at the cost of one look. */
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+#include <linux/errno.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "address.h"
+#include "culvert_abi.h"
+#include "maps.h"
+
+#define DONE 1
+#define FIN_RECEIVED 1
+#define FIN_ACKNOWLEDGED 2
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, CULVERT_RING_BYTES);
+} closed SEC(".maps");
+
+static __always_inline void note_addresses(struct bpf_sock_ops *ctx, struct culvert_tuple *tuple)
+{
+    tuple->client = address_pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1],
+                                 ctx->local_ip6[2], ctx->local_ip6[3]);
+    tuple->server = address_pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1],
+                                 ctx->remote_ip6[2], ctx->remote_ip6[3]);
+    tuple->client_port = ctx->local_port;
+    tuple->server_port = bpf_ntohl(ctx->remote_port);
+    tuple->padding = 0;
+}
+
+/* All of the connection is known and its SYN is about to be made. */
+static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
+{
+    __u64 *live = live_flows();
+    long error;
+
+    note_addresses(ctx, &socket->tuple);
+    socket->flow.started_ns = bpf_ktime_get_ns();
+    socket->fins = 0;
+    socket->established = 0;
+    error = bpf_map_update_elem(&flows, &socket->tuple, &socket->flow, BPF_NOEXIST);
+    if (!error) {
+        if (live)
+            __sync_fetch_and_add(live, 1);
+    } else if (error == -EEXIST) {
+        error = bpf_map_update_elem(&flows, &socket->tuple, &socket->flow, BPF_EXIST);
+    }
+    if (!error)
+        error = bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+    if (error) {
+        /* The server's side does not know it then, and takes it for what it is without proof: plaintext. */
+        count(socket->flow.source, CULVERT_EVENT_DIRECT_LOST);
+        socket->flow.kind = CULVERT_FLOW_NONE;
+    }
+}
+
+/* The kernel counts SYN and FIN as a byte each; they are not the application's. */
+static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
+{
+    struct culvert_closed *record;
+    __u64 *live = live_flows();
+
+    if (!bpf_map_delete_elem(&flows, &socket->tuple) && live)
+        __sync_fetch_and_sub(live, 1);
+    record = bpf_ringbuf_reserve(&closed, sizeof(*record), 0);
+    if (!record) {
+        count(socket->flow.source, CULVERT_EVENT_RECORD_LOST);
+    } else {
+        __u64 sent = ctx->bytes_acked, received = ctx->bytes_received;
+        __u32 overhead = socket->established + (socket->fins & FIN_ACKNOWLEDGED ? 1 : 0);
+
+        __builtin_memset(record, 0, sizeof(*record));
+        record->tuple = socket->tuple;
+        record->flow = socket->flow;
+        record->ended_ns = bpf_ktime_get_ns();
+        record->bytes_sent = sent > overhead ? sent - overhead : 0;
+        record->bytes_received = socket->fins & FIN_RECEIVED && received ? received - 1 : received;
+        record->srtt_us = ctx->srtt_us >> 3;
+        record->retransmits = ctx->total_retrans;
+        record->established = socket->established;
+        record->orderly = socket->fins & FIN_ACKNOWLEDGED ? 1 : 0;
+        bpf_ringbuf_submit(record, 0);
+    }
+    socket->flow.kind = CULVERT_FLOW_NONE;
+}
+
+static __always_inline void change(struct bpf_sock_ops *ctx, struct culvert_socket *socket, __u32 from, __u32 to)
+{
+    if (to == BPF_TCP_ESTABLISHED) {
+        socket->established = 1;
+    } else if (to == BPF_TCP_CLOSE_WAIT || to == BPF_TCP_CLOSING) {
+        socket->fins |= FIN_RECEIVED;
+    } else if (to == BPF_TCP_FIN_WAIT2) {
+        socket->fins |= FIN_ACKNOWLEDGED;
+        socket->fin_wait_rcv_nxt = ctx->rcv_nxt;
+    }
+    if (to != BPF_TCP_CLOSE)
+        return;
+    /* TIME_WAIT is no state of the socket: it closes. In FIN_WAIT2 the peer's FIN did that if anything came, unless the
+     * application was gone already and nobody waits for it. */
+    if (from == BPF_TCP_FIN_WAIT2 && ctx->rcv_nxt != socket->fin_wait_rcv_nxt)
+        socket->fins |= FIN_RECEIVED;
+    if ((from == BPF_TCP_LAST_ACK || from == BPF_TCP_CLOSING) && ctx->snd_una == ctx->snd_nxt)
+        socket->fins |= FIN_ACKNOWLEDGED;
+    end(ctx, socket);
+}
+
+SEC("sockops")
+int culvert_flows(struct bpf_sock_ops *ctx)
+{
+    struct culvert_socket *socket;
+    struct bpf_sock *sk;
+
+    if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_STATE_CB)
+        return DONE;
+    sk = ctx->sk;
+    if (!sk)
+        return DONE;
+    socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
+    if (!socket || socket->flow.kind == CULVERT_FLOW_NONE)
+        return DONE;
+    if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+        begin(ctx, socket);
+    else
+        change(ctx, socket, ctx->args[0], ctx->args[1]);
+    return DONE;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,196 @@
+internal import CBPF
+internal import CMeshABI
+internal import CMeshSystem
+internal import Glibc
+public import MeshModel
+internal import Synchronization
+
+// Tier T1 seen from the daemon: it sets the rules that the connect hook looks up, and answers for the connections that
+// were made by them.
+//
+// Invariants:
+// - A rule counts only under the current generation. Whenever something may have been taken back, the generation moves
+//   first, so that from then on the proxy decides, until the rules of the new one are written.
+// - Every direct connection stands in `flows` with the generation that allowed it. Whoever moves the generation has to
+//   decide again about those of older ones: `confirm` or `end` them.
+// - A slot's rules and connections go before the slot can stand for another workload.
+
+/// What this daemon has written.
+struct DirectState: Sendable {
+    var generation: UInt32 = 0
+    /// By slots; nil: the map holds what an earlier daemon left.
+    var rules: [UInt64: DirectRule]?
+    var isEnabled = false
+}
+
+extension KernelCapture {
+    /// Sets which same-node connections need no proxy. Pairs that are not named, or whose workloads are not captured, go
+    /// through the proxy.
+    /// - Returns: how many pairs found no room in the kernel's map; they go through the proxy.
+    @discardableResult
+    public func setDirectRules(_ rules: [DirectPair: DirectRule]) throws(KernelError) -> Int {
+        try state.withLock { state throws(KernelError) in
+            var wanted: [UInt64: DirectRule] = [:]
+            wanted.reserveCapacity(rules.count)
+            for (pair, rule) in rules {
+                guard let source = state.workloads[pair.source], let destination = state.workloads[pair.destination],
+                    source.namespace != nil, destination.namespace != nil
+                else { continue }
+                wanted[culvert_pair(source.handle.slot, destination.handle.slot).number] = rule
+            }
+            let before = state.direct.rules
+            let isEnabled = !wanted.isEmpty
+            if before == wanted, isEnabled == state.direct.isEnabled { return 0 }
+            let isGrowth = before?.allSatisfy { wanted[$0.key] == $0.value } ?? false
+            if !isGrowth || isEnabled != state.direct.isEnabled {
+                if !isGrowth { state.direct.generation &+= 1 }
+                try objects.control.set(
+                    culvert_control(
+                        generation: state.direct.generation,
+                        flags: isEnabled ? CULVERT_CONTROL_DIRECT.rawValue : 0), for: 0)
+                state.direct.isEnabled = isEnabled
+            }
+            let stale = before.map { $0.keys.filter { wanted[$0] == nil } } ?? objects.rules.keys.map(\.number)
+            for number in stale where wanted[number] == nil { objects.rules.remove(culvert_pair(number)) }
+            var unplaced = 0
+            for (number, rule) in wanted where !isGrowth || before?[number] == nil {
+                let value = culvert_rule(rule, generation: state.direct.generation)
+                let code = objects.rules.update(value, for: culvert_pair(number))
+                if code < 0 {
+                    guard code == -E2BIG || code == -ENOMEM else {
+                        throw KernelError(
+                            .system, "writing the map rules", at: options.nodeName, code: code,
+                            remedy: "run as root")
+                    }
+                    unplaced += 1
+                }
+            }
+            state.direct.rules = wanted
+            return unplaced
+        }
+    }
+
+    /// The direct connections open now.
+    public func directFlows() -> [DirectFlow] {
+        let generation = state.withLock { $0.direct.generation }
+        return objects.flows.keys.compactMap { tuple in
+            guard let flow = objects.flows.value(for: tuple), flow.kind == CULVERT_FLOW_DIRECT.rawValue else {
+                return nil
+            }
+            return DirectFlow(tuple, flow, generation: generation)
+        }
+    }
+
+    /// How many connections the programs follow now.
+    public var followedFlows: Int { Int(objects.flowCount.value(for: 0) ?? 0) }
+
+    /// The connection is allowed by the rules that hold now, too.
+    public func confirm(_ flow: DirectFlow) {
+        let tuple = culvert_tuple(flow.source, flow.destination)
+        let generation = state.withLock { $0.direct.generation }
+        guard var value = objects.flows.value(for: tuple) else { return }
+        value.generation = generation
+        _ = objects.flows.update(value, for: tuple, existing: true)
+    }
+
+    /// Ends a connection that is no longer allowed: both ends get a reset (SOCK_DESTROY of sock_diag(7)).
+    /// - Returns: false when neither end could be reached.
+    @discardableResult
+    public func end(_ flow: DirectFlow) throws(KernelError) -> Bool {
+        let namespaces = state.withLock { state in
+            [flow.sourceSlot, flow.destinationSlot].map { slot in
+                state.workloads.values.first { $0.handle.slot == slot }?.namespace
+            }
+        }
+        return try objects.destroy(flow, client: namespaces[0], server: namespaces[1])
+    }
+
+    /// Before a workload's slot is given back: no rule names it any more, and no connection.
+    func endDirect(of record: Record, in state: inout State) {
+        let slot = record.handle.slot
+        for number in state.direct.rules.map({ Array($0.keys) }) ?? objects.rules.keys.map(\.number) {
+            let pair = culvert_pair(number)
+            guard pair.source == slot || pair.destination == slot else { continue }
+            objects.rules.remove(pair)
+            state.direct.rules?[number] = nil
+        }
+        for tuple in objects.flows.keys {
+            guard let value = objects.flows.value(for: tuple), value.kind == CULVERT_FLOW_DIRECT.rawValue,
+                value.source == slot || value.destination == slot
+            else { continue }
+            let flow = DirectFlow(tuple, value, generation: 0)
+            func namespace(_ slot: UInt32) -> Descriptor? {
+                if slot == record.handle.slot { return record.namespace }
+                return state.workloads.values.first { $0.handle.slot == slot }?.namespace
+            }
+            _ = try? objects.destroy(
+                flow, client: namespace(value.source), server: namespace(value.destination))
+            // The client's socket may be gone with its namespace, without a last word.
+            objects.forget(tuple)
+        }
+    }
+}
+
+extension CaptureObjects {
+    /// Moves the generation, so that no rule counts until new ones are set.
+    func invalidateRules() throws(KernelError) -> UInt32 {
+        let generation = (control.value(for: 0)?.generation ?? 0) &+ 1
+        try control.set(culvert_control(generation: generation, flags: 0), for: 0)
+        return generation
+    }
+
+    /// Makes `addresses` those of a slot.
+    func setEndpoints(_ addresses: [culvert_address], of slot: UInt32, before: [culvert_address]) {
+        for old in before where !addresses.contains(where: { IPAddress($0) == IPAddress(old) }) {
+            // Another workload may have taken the address over by now.
+            if endpoints.value(for: old) == slot { endpoints.remove(old) }
+        }
+        // Without room the address is reached through the proxy.
+        for address in addresses { _ = endpoints.update(slot, for: address) }
+    }
+
+    /// Drops a connection that no socket will report.
+    func forget(_ tuple: culvert_tuple) {
+        guard flows.value(for: tuple) != nil else { return }
+        flows.remove(tuple)
+        if let count = flowCount.value(for: 0), count > 0 { _ = flowCount.update(count - 1, for: 0) }
+    }
+
+    func destroy(_ flow: DirectFlow, client: Descriptor?, server: Descriptor?) throws(KernelError) -> Bool {
+        var isDone = false
+        for (namespace, local, remote) in [
+            (client, flow.source, flow.destination), (server, flow.destination, flow.source),
+        ] {
+            guard let namespace else { continue }
+            let code = try inNamespace(namespace.raw, place: "\(flow.source)") { () throws(KernelError) in
+                mesh_socket_destroy(
+                    local.ip.isIPv4, local.ip.networkBytes, local.port, remote.ip.networkBytes, remote.port)
+            }
+            if code == 0 { isDone = true }
+            if code < 0 && code != -ENOENT {
+                throw KernelError(
+                    .system, "ending a direct connection", at: "\(flow.source) to \(flow.destination)", code: code,
+                    remedy: "this needs CONFIG_INET_DIAG_DESTROY and CAP_NET_ADMIN; set sameNode: proxy without them")
+            }
+        }
+        return isDone
+    }
+}
+
+extension culvert_pair {
+    init(_ source: UInt32, _ destination: UInt32) { self.init(source: source, destination: destination) }
+    init(_ number: UInt64) { self.init(UInt32(number >> 32), UInt32(truncatingIfNeeded: number)) }
+
+    /// Both slots in one number.
+    var number: UInt64 { UInt64(source) << 32 | UInt64(destination) }
+}
+
+extension culvert_rule {
+    init(_ rule: DirectRule, generation: UInt32) {
+        self.init()
+        self.generation = generation
+        flags = rule.isDirect ? UInt16(CULVERT_RULE_DIRECT.rawValue) : 0
+        port_count = UInt16(rule.exceptions.count)
+        withUnsafeMutableBytes(of: &ports) { $0.copyBytes(from: rule.exceptions.withUnsafeBytes(Array.init)) }
+    }
+}
