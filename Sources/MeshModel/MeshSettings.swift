@@ -24,7 +24,7 @@ public struct MeshSettings: Hashable, Sendable {
     public var trustDomain: String = "cluster.local"
     public var rootNamespace: String = "istio-system"
     public var mutualTLS: MutualTLSMode = .permissive
-    public var sameNode: SameNodeMode = .proxy
+    public var sameNode: SameNodeMode = .direct
     public var authority: CertificateAuthorityFiles?
     public var limits = Limits()
 

@@ -19,6 +19,8 @@ public enum Reason: String, Sendable, Hashable, CaseIterable {
     case upstreamRefused = "upstream_refused"
     case upstreamReset = "upstream_reset"
     case downstreamReset = "downstream_reset"
+    /// One end aborted a direct connection; the kernel does not say which.
+    case reset = "reset"
     case tlsFailure = "tls_failure"
     case peerIdentity = "peer_identity"
     case identityUnavailable = "identity_unavailable"

@@ -14,6 +14,7 @@ struct NodeAdmin {
     let plane: DataPlane
     let workloads: WorkloadManager
     let svids: SVIDStore
+    let direct: DirectTraffic
     let kernel: KernelCapture
     let registry: MetricsRegistry
     let log: AccessLogWriter
@@ -21,12 +22,12 @@ struct NodeAdmin {
 
     var sources: AdminSources {
         let (source, plane, workloads, svids, levels) = (source, plane, workloads, svids, levels)
-        let (kernel, registry, log) = (kernel, registry, log)
+        let (direct, kernel, registry, log) = (direct, kernel, registry, log)
         return AdminSources(
             daemon: DaemonFacts(
                 kind: .node, name: nodeName, version: NodeOptions.version, cores: plane.coreCount),
             snapshot: { source.state.snapshot },
-            connections: { await plane.connections() },
+            connections: { await plane.connections() + direct.openConnections },
             certificates: { svids.adminCertificates() },
             metrics: {
                 await plane.collectMetrics(into: registry)
@@ -43,6 +44,9 @@ struct NodeAdmin {
                 registry.setTotal(
                     log.dropped, of: MetricKey("culvert_access_log_dropped_total"),
                     help: "Access log lines dropped because the log's reader was too slow")
+                registry.set(
+                    Int64(kernel.followedFlows), of: MetricKey("culvert_direct_connections"),
+                    help: "Same-node connections open now that go without the proxy")
                 let statistics = kernel.statistics()
                 for event in CaptureEvent.allCases {
                     registry.setTotal(

@@ -52,8 +52,13 @@ public struct NodeDaemon: Sendable {
         defer { plane.stop() }
         let signer = EmbeddedSigner(authority)
         let svids = SVIDStore(signer: signer, changed: { svid in plane.install(svid, logger: logger) })
+        let direct = DirectTraffic(
+            nodeName: nodeName, kernel: kernel, plane: plane, logger: Logger(label: "direct"))
+        try attempt { try direct.start() }
+        defer { direct.stop() }
         let workloads = WorkloadManager(
-            nodeName: nodeName, plane: plane, kernel: kernel, svids: svids, logger: Logger(label: "workloads"))
+            nodeName: nodeName, plane: plane, kernel: kernel, svids: svids, direct: direct,
+            logger: Logger(label: "workloads"))
         let identity = try attempt {
             try FileManager.default.createDirectory(
                 atPath: "\(options.runDirectory)/\(nodeName)", withIntermediateDirectories: true,
@@ -67,8 +72,8 @@ public struct NodeDaemon: Sendable {
         let admin = AdminServer(
             ports: .init(admin: options.adminPort, metrics: options.metricsPort, readiness: options.readinessPort),
             sources: NodeAdmin(
-                nodeName: nodeName, source: source, plane: plane, workloads: workloads, svids: svids, kernel: kernel,
-                registry: registry, log: log, levels: levels
+                nodeName: nodeName, source: source, plane: plane, workloads: workloads, svids: svids, direct: direct,
+                kernel: kernel, registry: registry, log: log, levels: levels
             ).sources, logger: Logger(label: "admin"))
         let group = ServiceGroup(
             configuration: .init(

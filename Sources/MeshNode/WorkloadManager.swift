@@ -27,6 +27,8 @@ final class WorkloadManager: Sendable {
     private struct State {
         var live: [ObjectName: Live] = [:]
         var wanted: [ObjectName: Workload] = [:]
+        /// What is applied; nil before the first configuration.
+        var snapshot: MeshSnapshot?
         var isAdopting = true
     }
 
@@ -34,6 +36,7 @@ final class WorkloadManager: Sendable {
     private let plane: DataPlane
     private let kernel: KernelCapture
     private let svids: SVIDStore
+    private let direct: DirectTraffic
     private let logger: Logger
     /// What readiness says: workload → why it is not served. nil key: the configuration as a whole.
     private let status = Mutex(Status())
@@ -48,11 +51,15 @@ final class WorkloadManager: Sendable {
     /// How often a workload that could not be started is tried again, and namespaces are looked after.
     private static let interval = Duration.seconds(1)
 
-    init(nodeName: String, plane: DataPlane, kernel: KernelCapture, svids: SVIDStore, logger: Logger) {
+    init(
+        nodeName: String, plane: DataPlane, kernel: KernelCapture, svids: SVIDStore, direct: DirectTraffic,
+        logger: Logger
+    ) {
         self.nodeName = nodeName
         self.plane = plane
         self.kernel = kernel
         self.svids = svids
+        self.direct = direct
         self.logger = logger
     }
 
@@ -109,6 +116,9 @@ final class WorkloadManager: Sendable {
             "configuration \(snapshot.generation): \(snapshot.workloads.count) workloads, \(snapshot.services.count) services"
         )
         plane.post { $0.install(snapshot) }
+        state.snapshot = snapshot
+        // Starting workloads may take its time; what policy takes back must not wait for it.
+        refreshDirect(state)
         state.wanted = Dictionary(
             snapshot.localWorkloads(node: nodeName).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
         for (name, live) in state.live {
@@ -123,6 +133,7 @@ final class WorkloadManager: Sendable {
             }
         }
         await startMissing(&state)
+        refreshDirect(state)
         if state.isAdopting {
             state.isAdopting = false
             // Workloads of an earlier run that this configuration does not name.
@@ -135,6 +146,8 @@ final class WorkloadManager: Sendable {
 
     /// Retries what failed, and notices namespaces that were replaced.
     private func look(_ state: inout State) async {
+        direct.sweep()
+        let before = state.live.keys
         for (name, live) in state.live {
             guard let path = live.workload.netns else { continue }
             if (try? NetworkNamespace(path: path).inode) != live.namespace.inode {
@@ -143,6 +156,16 @@ final class WorkloadManager: Sendable {
             }
         }
         await startMissing(&state)
+        if state.live.keys != before { refreshDirect(state) }
+    }
+
+    /// Tells the kernel which of the workloads that are served now may talk without the proxy.
+    private func refreshDirect(_ state: State) {
+        guard let snapshot = state.snapshot else { return }
+        // As the configuration has them now: a workload may wait to be started anew with what it has become.
+        direct.refresh(
+            snapshot,
+            live: state.live.compactMap { name, live in live.isOutdated ? nil : snapshot.workload(named: name) })
     }
 
     private func startMissing(_ state: inout State) async {

@@ -34,7 +34,9 @@ extension EndToEnd {
             }
         }
 
-        @Test("every pair connects, and both ends see the addresses they expect", arguments: ["proxy", "tunnel"])
+        @Test(
+            "every pair connects, and both ends see the addresses they expect",
+            arguments: ["direct", "proxy", "tunnel"])
         func addresses(sameNode: String) async throws {
             try await MeshLab.with(settings: ["sameNode: \(sameNode)"]) { mesh in
                 for way in ways(mesh) {
@@ -80,7 +82,7 @@ extension EndToEnd {
             }
         }
 
-        @Test("half-close and reset are carried both ways", arguments: ["proxy", "tunnel"])
+        @Test("half-close and reset are carried both ways", arguments: ["direct", "proxy", "tunnel"])
         func ends(sameNode: String) async throws {
             try await MeshLab.with(settings: ["sameNode: \(sameNode)"]) { mesh in
                 for host in [mesh.far, mesh.near] {

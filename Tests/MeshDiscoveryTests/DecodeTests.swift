@@ -30,7 +30,7 @@ import Testing
 
     @Test func noMeshMeansTheDefaults() {
         #expect(objects("").settings == MeshSettings())
-        #expect(objects("").settings.sameNode == .proxy)
+        #expect(objects("").settings.sameNode == .direct)
     }
 
     @Test func workload() throws {

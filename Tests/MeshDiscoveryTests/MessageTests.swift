@@ -10,11 +10,7 @@ import Testing
     @Test(arguments: [
         ("mtls: strict", "spec.mtls: expected PERMISSIVE or STRICT, found \"strict\""),
         ("mtls: DISABLE", "spec.mtls: expected PERMISSIVE or STRICT, found \"DISABLE\""),
-        (
-            "sameNode: direct",
-            "spec.sameNode: not supported yet: direct comes with the kernel work; expected proxy or tunnel"
-        ),
-        ("sameNode: both", "spec.sameNode: expected proxy or tunnel, found \"both\""),
+        ("sameNode: both", "spec.sameNode: expected direct, proxy or tunnel, found \"both\""),
         ("acceleration: sockmap", "spec.acceleration: not supported yet: acceleration: sockmap; expected \"off\""),
         ("acceleration: true", "spec.acceleration: expected \"off\", found the boolean true (text needs quotes here)"),
         (

@@ -94,7 +94,7 @@ extension Verdict {
 }
 
 /// Draws small meshes out of few values, so that everything collides with everything.
-private struct Generator {
+struct Generator {
     var chance: SeededRandom
 
     mutating func some<T>(_ values: [T], upTo most: Int = 2) -> [T] {

@@ -13,14 +13,8 @@ extension Manifest {
         if let field = spec.optional("mtls") {
             settings.mutualTLS = field.value("PERMISSIVE or STRICT", MutualTLSMode.init) ?? settings.mutualTLS
         }
-        if let field = spec.optional("sameNode"), let mode = field.text("proxy or tunnel") {
-            if let known = SameNodeMode(rawValue: mode) {
-                settings.sameNode = known
-            } else if mode == "direct" {
-                field.refuse("direct comes with the kernel work; expected proxy or tunnel")
-            } else {
-                field.fail("expected proxy or tunnel, found \(field.node.summary)")
-            }
+        if let field = spec.optional("sameNode") {
+            settings.sameNode = field.value("direct, proxy or tunnel", SameNodeMode.init) ?? settings.sameNode
         }
         if let field = spec.optional("acceleration") { readAcceleration(field) }
         if let file = spec.optional("ca")?.fields("a mapping with file") { settings.authority = authority(file) }

@@ -55,3 +55,25 @@ public struct ConnectionRecord: Sendable {
         sourceWorkload?.name == name || destinationWorkload?.name == name
     }
 }
+
+/// A connection that went without the proxy, when it is over (tier T1).
+public struct DirectConnection: Sendable {
+    public var record: ConnectionRecord
+    public var isEstablished: Bool
+    /// On the clock of `record.startedAt`, in nanoseconds.
+    public var endedAt: UInt64
+    /// Smoothed, at the end; 0 when none was measured.
+    public var roundTripMicroseconds: UInt32
+    public var retransmits: UInt32
+
+    public init(
+        record: ConnectionRecord, isEstablished: Bool, endedAt: UInt64, roundTripMicroseconds: UInt32,
+        retransmits: UInt32
+    ) {
+        self.record = record
+        self.isEstablished = isEstablished
+        self.endedAt = endedAt
+        self.roundTripMicroseconds = roundTripMicroseconds
+        self.retransmits = retransmits
+    }
+}

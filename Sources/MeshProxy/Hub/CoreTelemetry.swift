@@ -20,6 +20,19 @@ public final class CoreTelemetry {
     }
 
     func closed(_ record: ConnectionRecord, wasOpen: Bool, now: UInt64) {
+        log.append(count(record, wasOpen: wasOpen, now: now))
+    }
+
+    /// Its opening and its end are counted at once: the kernel reports no more than the end.
+    func closed(_ connection: DirectConnection) {
+        if connection.isEstablished { opened(connection.record) }
+        var line = count(connection.record, wasOpen: connection.isEstablished, now: connection.endedAt)
+        line.kernel = .init(
+            roundTripMicroseconds: connection.roundTripMicroseconds, retransmits: connection.retransmits)
+        log.append(line)
+    }
+
+    private func count(_ record: ConnectionRecord, wasOpen: Bool, now: UInt64) -> AccessLogRecord {
         for labels in allLabels(record) {
             let series = metrics.connections(labels)
             // A refused connection was opened too, as far as its client could see.
@@ -47,7 +60,7 @@ public final class CoreTelemetry {
         line.error = record.error ?? (record.reason == .none ? nil : record.reason.sentence)
         line.reason = record.reason
         line.policy = record.policy
-        log.append(line)
+        return line
     }
 
     /// One line of a waypoint's access log.
@@ -80,6 +93,7 @@ extension Reason {
         case .unknownPort: "the service has no such port"
         case .waypointUnavailable: "no healthy waypoint"
         case .recursiveCall: "attempted recursive call to ourselves"
+        case .reset: "connection reset by one of its ends"
         case .drain: "connection closed due to connection drain"
         case .workloadGone: "the workload is gone"
         default: rawValue

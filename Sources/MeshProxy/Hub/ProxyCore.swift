@@ -202,6 +202,9 @@ open class ProxyCore {
 
     // MARK: Records
 
+    /// Takes the record of a connection that the kernel carried.
+    public func closedDirect(_ connection: DirectConnection) { telemetry.closed(connection) }
+
     func opened(_ record: ConnectionRecord) { telemetry.opened(record) }
 
     func closed(_ record: ConnectionRecord, wasOpen: Bool) {

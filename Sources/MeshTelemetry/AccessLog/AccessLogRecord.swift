@@ -32,6 +32,19 @@ public struct AccessLogRecord: Sendable {
         }
     }
 
+    /// What the kernel adds for a connection that it carried without the proxy.
+    public struct Kernel: Sendable {
+        /// Smoothed, at the end; 0 when none was measured.
+        public var roundTripMicroseconds: UInt32
+        /// Segments that the client sent again.
+        public var retransmits: UInt32
+
+        public init(roundTripMicroseconds: UInt32, retransmits: UInt32) {
+            self.roundTripMicroseconds = roundTripMicroseconds
+            self.retransmits = retransmits
+        }
+    }
+
     public var time: Timestamp
     public var event: Event
     public var direction: Direction
@@ -56,6 +69,7 @@ public struct AccessLogRecord: Sendable {
     /// The policy object that decided.
     public var policy: ObjectName?
     public var request: Request?
+    public var kernel: Kernel?
 
     public init(time: Timestamp, event: Event, direction: Direction) {
         self.time = time
@@ -96,6 +110,11 @@ extension AccessLogRecord {
         line.field("error", error)
         line.field("reason", reason.rawValue)
         line.field("policy", policy?.description)
+        if let kernel {
+            line.field("tier", "direct")
+            line.field("srtt", "\(kernel.roundTripMicroseconds)us")
+            line.field("retransmits", UInt64(kernel.retransmits))
+        }
         if let request {
             line.field("method", request.method)
             line.field("path", request.path)

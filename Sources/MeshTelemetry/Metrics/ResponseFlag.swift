@@ -4,7 +4,7 @@ extension Reason {
     /// Istio's `response_flags` of a connection that ended for this reason: ztunnel's words.
     public var connectionFlag: String {
         switch self {
-        case .none, .upstreamReset, .downstreamReset, .idleTimeout, .drain, .workloadGone: "-"
+        case .none, .upstreamReset, .downstreamReset, .reset, .idleTimeout, .drain, .workloadGone: "-"
         case .policyDeny, .policyNoAllow, .mutualTLSRequired, .policyChanged, .recursiveCall, .badAuthority: "DENY"
         case .noHealthyUpstream, .unknownPort, .waypointUnavailable, .upstreamConnectFailed, .upstreamConnectTimeout,
             .upstreamRefused, .limitReached, .proxyUnavailable, .routeNotFound, .noBackend:
@@ -25,7 +25,7 @@ extension Reason {
             .recursiveCall, .badAuthority, .proxyUnavailable, .handshakeTimeout:
             "UF"
         case .upstreamConnectTimeout: "UF"
-        case .upstreamReset: "UC"
+        case .upstreamReset, .reset: "UC"
         case .downstreamReset: "DC"
         case .requestTimeout: "UT"
         case .limitReached: "UO"

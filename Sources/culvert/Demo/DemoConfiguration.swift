@@ -55,7 +55,6 @@ struct DemoConfiguration {
         spec:
           trustDomain: \(trustDomain)
           mtls: PERMISSIVE
-          sameNode: proxy
           ca: {file: {certificate: \(authorityFolder)/ca.pem, key: \(authorityFolder)/ca.key}}
         ---
         apiVersion: v1

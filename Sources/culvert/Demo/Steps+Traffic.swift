@@ -58,7 +58,8 @@ extension DemoStep {
 
     private static let sameNode = DemoStep(
         id: "same-node", title: "A call inside one node",
-        proves: "two workloads of one node talk through its proxy, with nothing on the wire and true addresses"
+        proves:
+            "two workloads of one node talk without a proxy in the path, metered all the same, with nothing on the wire"
     ) { mesh, evidence in
         let capture = try mesh.lab.capture(markers: [mesh.marker])
         let before = mesh.proxies[0].log.end
@@ -71,9 +72,9 @@ extension DemoStep {
             evidence.expect(
                 line?.hasPrefix("\(own) ") == true, "nginx logged the client's own address: \(line ?? "nothing")")
         }
-        let words = [mesh.client.v4, "reviews-v2"]
+        let words = [mesh.client.v4, "reviews-v2", "tier=\"direct\""]
         let line = try? await mesh.proxies[0].log.waitForLine(containing: words, after: before, within: .seconds(5))
-        evidence.expect(line != nil, "the node proxy carried it: \(line ?? "no line in its access log")")
+        evidence.expect(line != nil, "the kernel carried it: \(line ?? "no line in its access log")")
         let report = try await capture.report()
         try await capture.stop()
         let flows = report.flows.filter { flow in

@@ -1,0 +1,207 @@
+internal import Foundation
+internal import Logging
+internal import MeshKernel
+internal import MeshModel
+internal import MeshProxy
+internal import MeshTelemetry
+internal import Synchronization
+
+/// Tier T1 from the daemon's side: tells the kernel ahead which same-node connections need no proxy, decides about the
+/// open ones again when policy moves, and turns the kernel's records of closed ones into the same counters and
+/// access-log lines as the proxy's own.
+final class DirectTraffic: Sendable {
+    private struct Ends: Hashable {
+        let source: SocketAddress
+        let destination: SocketAddress
+    }
+
+    private struct State {
+        var snapshot: MeshSnapshot?
+        var live: [Workload] = []
+        /// Why connections that we ended are over, until the kernel reports them.
+        var ended: [Ends: ObjectName?] = [:]
+        var unplaced = 0
+    }
+
+    private let nodeName: String
+    private let kernel: KernelCapture
+    private let plane: DataPlane
+    private let logger: Logger
+    private let state = Mutex(State())
+    private let isStopping = Atomic(false)
+    private let stopped = DispatchSemaphore(value: 0)
+
+    /// Reports that never came must not pile up.
+    private static let maximumEnded = 65536
+    private static let pollMilliseconds: Int32 = 200
+
+    init(nodeName: String, kernel: KernelCapture, plane: DataPlane, logger: Logger) {
+        self.nodeName = nodeName
+        self.kernel = kernel
+        self.plane = plane
+        self.logger = logger
+    }
+
+    // MARK: Rules
+
+    /// Makes the kernel's rules those of `snapshot` for the workloads that are captured now. Call it whenever either
+    /// changed: first when policy is known, so that what it takes back is taken back at once.
+    func refresh(_ snapshot: MeshSnapshot, live: [Workload]) {
+        state.withLock { state in
+            state.snapshot = snapshot
+            state.live = live
+        }
+        do {
+            let unplaced = try kernel.setDirectRules(rules(snapshot, live))
+            let before = state.withLock { state in
+                defer { state.unplaced = unplaced }
+                return state.unplaced
+            }
+            if unplaced > 0, before == 0 {
+                logger.warning(
+                    "\(unplaced) pairs of workloads found no room in the kernel's map: the proxy carries them")
+            }
+        } catch {
+            logger.error("same-node connections go through the proxy: \(error)")
+        }
+        sweep()
+    }
+
+    private func rules(_ snapshot: MeshSnapshot, _ live: [Workload]) -> [DirectPair: DirectRule] {
+        guard snapshot.settings.sameNode == .direct else { return [:] }
+        var rules: [DirectPair: DirectRule] = [:]
+        for destination in live {
+            // A rule depends on the caller's identity alone, and workloads of one service account share it.
+            var byIdentity: [SPIFFEID: DirectRule?] = [:]
+            for source in live where source.name != destination.name {
+                let rule =
+                    byIdentity[source.identity]
+                    ?? snapshot.directRule(from: source, to: destination, node: nodeName)
+                byIdentity[source.identity] = .some(rule)
+                rules[DirectPair(source: source.name, destination: destination.name)] = rule
+            }
+        }
+        return rules
+    }
+
+    // MARK: Open connections
+
+    /// Decides again about connections that older rules allowed. Called after every change and once a second: one that
+    /// was in the middle of its connect() when the rules changed is seen the next time.
+    func sweep() {
+        guard let snapshot = state.withLock({ $0.snapshot }) else { return }
+        for flow in kernel.directFlows() where !flow.isConfirmed {
+            guard let source = snapshot.workload(at: flow.source.ip),
+                let destination = snapshot.workload(at: flow.destination.ip)
+            else {
+                end(flow, policy: nil)
+                continue
+            }
+            let request = AuthorizationRequest(
+                destination: destination, address: flow.destination, sourceIP: flow.source.ip,
+                identity: source.identity)
+            switch snapshot.authorize(request) {
+            case .allow: kernel.confirm(flow)
+            case .deny(_, let policy): end(flow, policy: policy)
+            }
+        }
+    }
+
+    private func end(_ flow: DirectFlow, policy: ObjectName?) {
+        let ends = Ends(source: flow.source, destination: flow.destination)
+        state.withLock { state in
+            if state.ended.count >= Self.maximumEnded { state.ended.removeAll() }
+            state.ended[ends] = .some(policy)
+        }
+        do {
+            try kernel.end(flow)
+        } catch {
+            logger.error("a connection that is no longer allowed goes on: \(error)")
+        }
+    }
+
+    /// For the admin endpoint. How much went through an open one is known to its sockets alone.
+    var openConnections: [OpenConnection] {
+        guard let snapshot = state.withLock({ $0.snapshot }) else { return [] }
+        let now = DispatchTime.now().uptimeNanoseconds
+        return kernel.directFlows().map { flow in
+            let source = snapshot.workload(at: flow.source.ip)
+            return OpenConnection(
+                workload: source?.name ?? ObjectName(namespace: "", name: ""), direction: .outbound,
+                source: flow.source, originalDestination: flow.destination, actualDestination: nil, isTunnel: false,
+                peerIdentity: snapshot.workload(at: flow.destination.ip)?.identity, bytesFromClient: 0,
+                bytesToClient: 0, ageMilliseconds: (now - min(now, flow.startedAt)) / 1_000_000)
+        }
+    }
+
+    // MARK: Closed connections
+
+    /// Starts the thread that reads the kernel's records.
+    func start() throws {
+        let ring = try ClosedFlows(of: kernel)
+        let box = RingBox(ring)
+        Thread.detachNewThread { [self] in
+            while !isStopping.load(ordering: .relaxed) { report(box.ring.next(within: Self.pollMilliseconds)) }
+            report(box.ring.next(within: 0))
+            stopped.signal()
+        }
+    }
+
+    /// Reports what is there and ends the thread.
+    func stop() {
+        isStopping.store(true, ordering: .relaxed)
+        stopped.wait()
+    }
+
+    private func report(_ records: [DirectRecord]) {
+        guard !records.isEmpty else { return }
+        let closed = state.withLock { state in
+            let names = Set(state.live.map(\.name))
+            return records.map { record -> (DirectRecord, Reason, ObjectName?) in
+                let ends = Ends(source: record.source, destination: record.destination)
+                if let policy = state.ended.removeValue(forKey: ends) { return (record, .policyChanged, policy) }
+                if !record.isEstablished { return (record, .upstreamConnectFailed, nil) }
+                if record.isOrderly { return (record, .none, nil) }
+                let isGone = [record.source.ip, record.destination.ip].contains { address in
+                    guard let name = state.snapshot?.workload(at: address)?.name else { return true }
+                    return !names.contains(name)
+                }
+                return (record, isGone ? .workloadGone : .reset, nil)
+            }
+        }
+        // One core counts them all: they need none of its time but this.
+        plane.post(to: 0) { hub in
+            for (record, reason, policy) in closed {
+                hub.closedDirect(record.connection(in: hub.snapshot, reason, policy))
+            }
+        }
+    }
+}
+
+/// Why unchecked: the ring is made by the one who starts the thread and from then on touched by the thread alone.
+private final class RingBox: @unchecked Sendable {
+    let ring: ClosedFlows
+
+    init(_ ring: consuming ClosedFlows) { self.ring = ring }
+}
+
+extension DirectRecord {
+    fileprivate func connection(
+        in snapshot: MeshSnapshot, _ reason: Reason, _ policy: ObjectName?
+    ) -> DirectConnection {
+        var record = ConnectionRecord(
+            direction: .outbound, source: source, destination: destination, startedAt: startedAt)
+        record.sourceWorkload = snapshot.workload(at: source.ip)
+        record.sourceIdentity = record.sourceWorkload?.identity
+        record.destinationWorkload = snapshot.workload(at: destination.ip)
+        record.destinationIdentity = record.destinationWorkload?.identity
+        record.isSameNode = true
+        record.bytesFromDownstream = bytesSent
+        record.bytesFromUpstream = bytesReceived
+        record.reason = reason
+        record.policy = policy
+        return DirectConnection(
+            record: record, isEstablished: isEstablished, endedAt: endedAt,
+            roundTripMicroseconds: roundTripMicroseconds, retransmits: retransmits)
+    }
+}

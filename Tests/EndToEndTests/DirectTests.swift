@@ -1,0 +1,137 @@
+import Foundation
+import MeshTestKit
+import Testing
+
+extension EndToEnd {
+    /// Tier T1 with real daemons: `client` and `near` share a node, `other` and `far` another one.
+    @Suite("Direct connections", .serialized)
+    struct DirectTests {
+        private func metric(_ mesh: MeshLab, _ words: String...) async throws -> Int {
+            let text = try await mesh.lab.curl("http://127.0.0.1:15020/metrics", in: mesh.lab.nodes[0]).body
+            let lines = text.split(separator: "\n").filter { line in words.allSatisfy { line.contains($0) } }
+            return lines.reduce(0) { $0 + (Int($1.split(separator: " ").last ?? "") ?? 0) }
+        }
+
+        private func direct(_ mesh: MeshLab) async throws -> Int {
+            try await metric(mesh, "culvert_capture_events_total{event=\"direct_passed\"}")
+        }
+
+        @Test("the kernel carries it, and metrics and the access log tell it like any other")
+        func telemetry() async throws {
+            try await MeshLab.with(settings: ["mtls: STRICT"], nodes: [1]) { mesh in
+                let end = try mesh.node(1).log.end
+                let before = try await direct(mesh)
+                // 'e' and `short 0`: eight bytes up, seven back.
+                let verdict = try await mesh.traffic(
+                    "short", mesh.near.v4, "\(MeshLab.port)", "1", "1", from: mesh.client)
+                #expect(verdict.ok, "\(verdict)")
+                let line = try await mesh.logged(
+                    1, ["connection complete", "tier=\"direct\"", "dst.workload=\"near\""], after: end)
+                for words in [
+                    "src.addr=\"\(mesh.client.v4):", "src.identity=\"spiffe://cluster.local/ns/default/sa/client\"",
+                    "dst.identity=\"spiffe://cluster.local/ns/default/sa/near\"", "bytes_sent=8", "bytes_recv=7",
+                    "reason=\"-\"", "srtt=\"", "retransmits=0",
+                ] { #expect(line.contains(words), "\(words) in \(line)") }
+                #expect(try await direct(mesh) == before + 1)
+                for name in ["opened", "closed"] {
+                    for reporter in ["source", "destination"] {
+                        let count = try await metric(
+                            mesh, "istio_tcp_connections_\(name)_total", "reporter=\"\(reporter)\"",
+                            "destination_workload=\"near\"", "source_workload=\"client\"")
+                        #expect(count == 1, "\(name) \(reporter)")
+                    }
+                }
+            }
+        }
+
+        @Test("a connection that policy no longer allows ends within a second, also one that an earlier daemon allowed")
+        func revocation() async throws {
+            try await MeshLab.with(nodes: [1]) { mesh in
+                let doomed = try mesh.background("wait", mesh.near.v4, "\(MeshLab.port)", from: mesh.client)
+                _ = try await doomed.line("open")
+                #expect(try await metric(mesh, "culvert_direct_connections") == 1)
+
+                // The kernel keeps it over a crash and a new daemon.
+                let old = try mesh.forget(1)
+                try await old.killHard()
+                #expect(doomed.process.isRunning)
+                try mesh.start(1)
+                try await mesh.waitUntilReady(1)
+                #expect(doomed.process.isRunning, "\(doomed.process.log.tail())")
+                let admin = try await mesh.lab.curl("http://127.0.0.1:15000/connections", in: mesh.lab.nodes[0]).body
+                #expect(admin.contains("\(mesh.client.v4):") && admin.contains("default/client"), "\(admin)")
+                let before = try await direct(mesh)
+                #expect(try await mesh.probe(mesh.near.v4, from: mesh.client).outcome == "ok")
+                #expect(try await direct(mesh) == before + 1)
+
+                let end = try mesh.node(1).log.end
+                let rules = "{from: [{source: {principals: [\"cluster.local/ns/default/sa/client\"]}}]}"
+                try await mesh.apply("policy", MeshLab.policy("shut-out", "DENY", rules))
+                #expect(try await doomed.line("outcome").outcome == "reset")
+                let line = try await mesh.logged(
+                    1, ["src.workload=\"client\"", "tier=\"direct\"", "reason=\"policy_changed\""], after: end)
+                #expect(line.contains("policy=\"default/shut-out\""), "\(line)")
+                // The proxy refuses what comes after, with the policy's name.
+                #expect(try await mesh.probe(mesh.near.v4, from: mesh.client).outcome == "reset")
+                _ = try await mesh.logged(1, ["reason=\"policy_deny\"", "policy=\"default/shut-out\""], after: end)
+            }
+        }
+
+        private struct Draw {
+            var chance: SystemRandomNumberGenerator
+
+            mutating func one<T>(_ values: [T]) -> T { values.randomElement(using: &chance)! }
+
+            mutating func list(_ values: [String]) -> String {
+                "[\(values.filter { _ in Bool.random(using: &chance) }.map { "\"\($0)\"" }.joined(separator: ", "))]"
+            }
+
+            mutating func policy(_ number: Int, _ mesh: MeshLab) -> String {
+                let sources = [
+                    "principals: [\"cluster.local/ns/default/sa/client\"]",
+                    "notPrincipals: [\"cluster.local/ns/default/sa/near\"]", "namespaces: [default]",
+                    "notNamespaces: [default]", "ipBlocks: [\"\(mesh.client.v4)/32\"]", "principals: [\"*\"]",
+                ]
+                let from = one([true, false]) ? "from: [{source: {\(one(sources))}}]" : ""
+                let ports = one(["ports: [\"8080\"]", "ports: [\"8081\"]", "notPorts: [\"8080\"]"])
+                let to = one([true, false]) ? "to: [{operation: {\(ports)}}]" : ""
+                let rule = [from, to].filter { !$0.isEmpty }.joined(separator: ", ")
+                return MeshLab.policy("drawn-\(number)", one(["ALLOW", "ALLOW", "DENY"]), "{\(rule)}")
+            }
+        }
+
+        @Test("random policies mean the same with the proxy in the path and without")
+        func sameMeaning() async throws {
+            try await MeshLab.with(settings: ["sameNode: proxy"], nodes: [1]) { mesh in
+                var draw = Draw(chance: SystemRandomNumberGenerator())
+                try await mesh.serve(port: 8081, in: mesh.near)
+                try await mesh.serve(in: mesh.client)
+                var straight = 0
+                for round in 0..<8 {
+                    let policies = (0..<draw.one([1, 1, 2])).map { draw.policy(round * 2 + $0, mesh) }.joined()
+                    try await mesh.apply("policy", policies)
+                    var outcomes: [String: [String]] = [:]
+                    for mode in ["direct", "proxy"] {
+                        try await mesh.apply("mesh", mesh.meshObject(["sameNode: \(mode)"]))
+                        let before = try await direct(mesh)
+                        for (from, to, port) in [
+                            (mesh.client, mesh.near, 8080), (mesh.client, mesh.near, 8081),
+                            (mesh.near, mesh.client, 8080),
+                        ] {
+                            let address = round.isMultiple(of: 2) ? to.v4 : to.v6
+                            outcomes[mode, default: []].append(
+                                try await mesh.probe(address, port: port, from: from).outcome)
+                        }
+                        if mode == "direct" {
+                            straight += try await direct(mesh) - before
+                        } else {
+                            #expect(try await direct(mesh) == before, "no proxy in the path of sameNode: proxy")
+                        }
+                    }
+                    #expect(outcomes["direct"] == outcomes["proxy"], "\(policies)")
+                }
+                #expect(straight > 0, "the kernel never decided")
+            }
+        }
+    }
+}

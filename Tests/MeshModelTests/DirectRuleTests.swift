@@ -1,0 +1,107 @@
+import MeshModel
+import Testing
+
+/// What the kernel may decide by itself is what the proxy would decide: `directRule` against `resolve` and `authorize`.
+@Suite("Rules for direct connections")
+struct DirectRuleTests {
+    private static let ports: [UInt16] = [80, 81, 82, 83, 15001, 15006, 15008]
+
+    /// How the proxy answers a connection: nil when it would not take it straight to the workload.
+    private func proxied(
+        _ mesh: MeshSnapshot, _ source: Workload, _ target: SocketAddress, from address: IPAddress
+    ) -> Bool? {
+        var chance = SeededRandom(1)
+        let resolution = mesh.resolve(from: source, to: target, node: "node-1", using: &chance)
+        guard case .local(let reached, let workload, _) = resolution, reached == target else { return nil }
+        let request = AuthorizationRequest(
+            destination: workload, address: reached, sourceIP: address, identity: source.identity)
+        return mesh.authorize(request).isAllowed
+    }
+
+    @Test("direct exactly where the proxy allows, or not at all", arguments: 0..<20 as Range<UInt64>)
+    func agrees(seed: UInt64) {
+        var draw = Generator(chance: SeededRandom(seed))
+        var direct = 0
+        for _ in 0..<100 {
+            var settings = MeshSettings()
+            settings.mutualTLS = draw.one([.permissive, .strict])
+            let workloads = (0..<4).map { number in
+                var labels = draw.one(Generator.labels)
+                if draw.one([true, false, false, false]) { labels["istio.io/use-waypoint"] = draw.one(["g", "none"]) }
+                return workload(
+                    "\(draw.one(Generator.namespaces))/w\(number)", "10.0.0.\(number)", "fd00::\(number)",
+                    labels: labels, node: draw.one(["node-1", "node-1", "node-2"]),
+                    captured: draw.one([true, true, false]))
+            }
+            let services = [
+                Service(name: name("a/s"), addresses: [draw.one(["10.0.0.1", "10.96.0.1"].map(ip))], ports: [])
+            ]
+            let policies = (0..<Int.random(in: 0...3, using: &draw.chance)).map { draw.policy($0) }
+            let mesh = MeshSnapshot(
+                settings: settings, workloads: workloads, services: services, authorizationPolicies: policies)
+            for source in workloads {
+                for destination in workloads where destination.name != source.name {
+                    let rule = mesh.directRule(from: source, to: destination, node: "node-1")
+                    for port in Self.ports {
+                        let answers = source.addresses.flatMap { own in
+                            destination.addresses.map {
+                                proxied(mesh, source, SocketAddress(ip: $0, port: port), from: own)
+                            }
+                        }
+                        guard let rule else { continue }
+                        let isDirect = rule.isDirect(port: port)
+                        if isDirect { direct += 1 }
+                        let isAllowed = answers.allSatisfy { $0 == true }
+                        #expect(isDirect == isAllowed, "\(source.name) to \(destination.name):\(port), \(policies)")
+                    }
+                }
+            }
+        }
+        #expect(direct > 100, "the draw is worth nothing when the kernel never decides")
+    }
+
+    private func mesh(_ policies: [AuthorizationPolicy] = [], mode: SameNodeMode = .direct) -> MeshSnapshot {
+        var settings = MeshSettings()
+        settings.sameNode = mode
+        return MeshSnapshot(
+            settings: settings, workloads: [workload("a/one", "10.0.0.1"), workload("a/two", "10.0.0.2")],
+            authorizationPolicies: policies)
+    }
+
+    private func rule(_ mesh: MeshSnapshot) -> DirectRule? {
+        mesh.directRule(from: mesh.workloads[0], to: mesh.workloads[1], node: "node-1")
+    }
+
+    private func allow(_ ports: [UInt16], from: [AuthorizationPolicy.Source] = []) -> AuthorizationPolicy {
+        var operation = AuthorizationPolicy.Operation()
+        operation.ports = ports
+        return AuthorizationPolicy(
+            name: name("a/p"), scope: .namespace, action: .allow,
+            rules: [.init(from: from, to: ports.isEmpty ? [] : [operation])])
+    }
+
+    @Test("without policy every port but the proxy's own")
+    func open() {
+        #expect(rule(mesh()) == DirectRule(isDirect: true, exceptions: [15001, 15006, 15008]))
+        #expect(rule(mesh(mode: .proxy)) == nil && rule(mesh(mode: .tunnel)) == nil)
+        let both = mesh()
+        #expect(both.directRule(from: both.workloads[0], to: both.workloads[0], node: "node-1") == nil)
+        #expect(both.directRule(from: both.workloads[0], to: both.workloads[1], node: "node-2") == nil)
+    }
+
+    @Test("ports that policy names are decided one by one, as many as the kernel has room for")
+    func ports() {
+        #expect(rule(mesh([allow([80, 443])])) == DirectRule(isDirect: false, exceptions: [80, 443]))
+        #expect(rule(mesh([allow([15008])])) == nil, "nothing is left that the kernel could allow")
+        let most = (0..<UInt16(DirectRule.maximumExceptions)).map { 1000 + $0 }
+        #expect(rule(mesh([allow(most)]))?.exceptions == most)
+        #expect(rule(mesh([allow(most + [2000])])) == nil)
+    }
+
+    @Test("what hangs on the client's address is the proxy's")
+    func blocks() {
+        var source = AuthorizationPolicy.Source()
+        source.ipBlocks = [CIDR("10.0.0.0/8")].compactMap(\.self)
+        #expect(rule(mesh([allow([], from: [source])])) == nil)
+    }
+}
