@@ -76,7 +76,7 @@ static __always_inline bool clear_device(struct bpf_sock_addr *ctx)
     return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, &none, sizeof(none)) == 0;
 }
 
-static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culvert_address *destination)
+static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culvert_address *destination, bool six)
 {
     __u64 namespace_cookie = bpf_get_netns_cookie(ctx);
     struct culvert_pod *pod = bpf_map_lookup_elem(&pods, &namespace_cookie);
@@ -106,7 +106,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
         return refuse(pod->slot, CULVERT_EVENT_REFUSED_NO_ADDRESS, ENETUNREACH);
     if (!has_listener(pod->slot))
         return refuse(pod->slot, CULVERT_EVENT_REFUSED_NO_LISTENER, ECONNREFUSED);
-    if (is_direct(ctx, pod, destination))
+    if (goes_direct(ctx, pod, destination, six))
         return ALLOW;
 
     if (ctx->sk && ctx->sk->bound_dev_if) {
@@ -125,7 +125,7 @@ int culvert_connect4(struct bpf_sock_addr *ctx)
 {
     struct culvert_address destination = address_v4(ctx->user_ip4);
 
-    return decide(ctx, &destination);
+    return decide(ctx, &destination, false);
 }
 
 /* Also called for an IPv6 socket that connects to ::ffff:a.b.c.d, which then sends IPv4. */
@@ -135,7 +135,34 @@ int culvert_connect6(struct bpf_sock_addr *ctx)
     struct culvert_address destination = {
         {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
 
-    return decide(ctx, &destination);
+    return decide(ctx, &destination, true);
+}
+
+SEC("cgroup/getpeername4")
+int culvert_getpeername4(struct bpf_sock_addr *ctx)
+{
+    const struct culvert_endpoint *asked = asked_for(ctx);
+
+    if (asked) {
+        ctx->user_ip4 = asked->address.word_be[3];
+        ctx->user_port = bpf_htons(asked->port);
+    }
+    return ALLOW;
+}
+
+SEC("cgroup/getpeername6")
+int culvert_getpeername6(struct bpf_sock_addr *ctx)
+{
+    const struct culvert_endpoint *asked = asked_for(ctx);
+
+    if (asked) {
+        ctx->user_ip6[0] = asked->address.word_be[0];
+        ctx->user_ip6[1] = asked->address.word_be[1];
+        ctx->user_ip6[2] = asked->address.word_be[2];
+        ctx->user_ip6[3] = asked->address.word_be[3];
+        ctx->user_port = bpf_htons(asked->port);
+    }
+    return ALLOW;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

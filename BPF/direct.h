@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include <linux/bpf.h>
+#include <linux/in.h>
 
 #include <bpf/bpf_helpers.h>
 
@@ -40,6 +41,15 @@ struct {
     __type(value, struct culvert_control);
 } control SEC(".maps");
 
+/* In-kernel choice of an endpoint, for services that the proxy would resolve to this node's workloads alone. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, CULVERT_MAX_SERVICES);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct culvert_endpoint);
+    __type(value, struct culvert_service);
+} services SEC(".maps");
+
 static __always_inline bool rule_is_direct(const struct culvert_rule *rule, __u16 port)
 {
     bool direct = rule->flags & CULVERT_RULE_DIRECT;
@@ -58,33 +68,30 @@ static __always_inline void forget_decision(struct bpf_sock *sk)
 {
     struct culvert_socket *socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
 
-    if (socket)
+    if (socket) {
         socket->flow.kind = CULVERT_FLOW_NONE;
+        socket->asked.port = 0;
+    }
 }
 
+/* `target` is the workload's address that would be connected to, `asked` what the application wants. */
 static __always_inline bool is_direct(struct bpf_sock_addr *ctx, const struct culvert_pod *pod,
-                                      const struct culvert_address *destination)
+                                      const struct culvert_control *current, const struct culvert_endpoint *target,
+                                      const struct culvert_endpoint *asked)
 {
     struct bpf_sock *sk = ctx->sk;
     struct culvert_pair pair = {.source = pod->slot};
-    struct culvert_control *current;
     struct culvert_socket *socket;
     struct culvert_rule *rule;
-    __u32 *endpoint, first = 0;
+    __u32 *endpoint;
     __u64 *live;
 
-    if (!sk)
-        return false;
-    forget_decision(sk);
-    current = bpf_map_lookup_elem(&control, &first);
-    if (!current || !(current->flags & CULVERT_CONTROL_DIRECT))
-        return false;
-    endpoint = bpf_map_lookup_elem(&endpoints, destination);
-    if (!endpoint)
+    endpoint = bpf_map_lookup_elem(&endpoints, &target->address);
+    if (!endpoint || !sk)
         return false;
     pair.destination = *endpoint;
     rule = bpf_map_lookup_elem(&rules, &pair);
-    if (!rule || !rule_is_direct(rule, bpf_ntohs(ctx->user_port))) {
+    if (!rule || !rule_is_direct(rule, target->port)) {
         count(pod->slot, CULVERT_EVENT_DIRECT_NO_RULE);
         return false;
     }
@@ -110,6 +117,55 @@ static __always_inline bool is_direct(struct bpf_sock_addr *ctx, const struct cu
     socket->flow.generation = rule->generation;
     socket->flow.flags = rule->flags;
     socket->flow.kind = CULVERT_FLOW_DIRECT;
+    if (asked != target)
+        socket->asked = *asked;
     count(pod->slot, CULVERT_EVENT_DIRECT);
     return true;
+}
+
+/* Decides and, for a service, chooses the endpoint and puts it in the place of the service's address; getpeername()
+ * keeps showing that one. `six` is a constant: only the hook's own family of fields may be written. */
+static __always_inline bool goes_direct(struct bpf_sock_addr *ctx, const struct culvert_pod *pod,
+                                        const struct culvert_address *destination, bool six)
+{
+    struct culvert_endpoint asked = {.address = *destination, .port = bpf_ntohs(ctx->user_port)}, chosen;
+    struct culvert_control *current;
+    struct culvert_service *service;
+    __u32 first = 0;
+    __u64 index;
+
+    if (!ctx->sk)
+        return false;
+    forget_decision(ctx->sk);
+    current = bpf_map_lookup_elem(&control, &first);
+    if (!current || !(current->flags & CULVERT_CONTROL_DIRECT) || ctx->protocol != IPPROTO_TCP)
+        return false;
+    service = bpf_map_lookup_elem(&services, &asked);
+    if (!service)
+        return is_direct(ctx, pod, current, &asked, &asked);
+    if (!service->count)
+        return false;
+    /* The mask is for the verifier: the daemon writes no more than fit. */
+    index = bpf_get_prandom_u32() % service->count & (CULVERT_MAX_SERVICE_ENDPOINTS - 1);
+    chosen = service->endpoints[index];
+    if (!is_direct(ctx, pod, current, &chosen, &asked))
+        return false;
+    if (six) {
+        ctx->user_ip6[0] = chosen.address.word_be[0];
+        ctx->user_ip6[1] = chosen.address.word_be[1];
+        ctx->user_ip6[2] = chosen.address.word_be[2];
+        ctx->user_ip6[3] = chosen.address.word_be[3];
+    } else {
+        ctx->user_ip4 = chosen.address.word_be[3];
+    }
+    ctx->user_port = bpf_htons(chosen.port);
+    return true;
+}
+
+/* What the application asked for, when the connection goes to an endpoint that the hook chose. */
+static __always_inline const struct culvert_endpoint *asked_for(struct bpf_sock_addr *ctx)
+{
+    struct culvert_socket *socket = ctx->sk ? bpf_sk_storage_get(&sockets, ctx->sk, 0, 0) : NULL;
+
+    return socket && socket->asked.port ? &socket->asked : NULL;
 }

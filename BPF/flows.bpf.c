@@ -83,6 +83,7 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
         record->srtt_us = ctx->srtt_us >> 3;
         record->retransmits = ctx->total_retrans;
         record->established = socket->established;
+        record->asked = socket->asked;
         record->orderly = socket->fins & FIN_ACKNOWLEDGED ? 1 : 0;
         bpf_ringbuf_submit(record, 0);
     }

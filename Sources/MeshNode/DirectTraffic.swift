@@ -53,6 +53,9 @@ final class DirectTraffic: Sendable {
         }
         do {
             let unplaced = try kernel.setDirectRules(rules(snapshot, live))
+            let addresses = Set(live.flatMap(\.addresses))
+            kernel.setDirectServices(
+                snapshot.directServices(node: nodeName).filter { $0.value.allSatisfy { addresses.contains($0.ip) } })
             let before = state.withLock { state in
                 defer { state.unplaced = unplaced }
                 return state.unplaced
@@ -190,7 +193,8 @@ extension DirectRecord {
         in snapshot: MeshSnapshot, _ reason: Reason, _ policy: ObjectName?
     ) -> DirectConnection {
         var record = ConnectionRecord(
-            direction: .outbound, source: source, destination: destination, startedAt: startedAt)
+            direction: .outbound, source: source, destination: service ?? destination, startedAt: startedAt)
+        record.destinationService = service.flatMap { snapshot.service(at: $0.ip) }
         record.sourceWorkload = snapshot.workload(at: source.ip)
         record.sourceIdentity = record.sourceWorkload?.identity
         record.destinationWorkload = snapshot.workload(at: destination.ip)

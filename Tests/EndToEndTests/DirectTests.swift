@@ -44,6 +44,23 @@ extension EndToEnd {
             }
         }
 
+        @Test("a service whose endpoints are all on the node needs no proxy either")
+        func service() async throws {
+            try await MeshLab.with(nodes: [1]) { mesh in
+                let end = try mesh.node(1).log.end
+                let before = try await direct(mesh)
+                for address in [MeshLab.virtual.near.v4, MeshLab.virtual.near.v6] {
+                    let verdict = try await mesh.probe(address, port: 80, from: mesh.client)
+                    #expect(verdict.outcome == "ok" && verdict.text("remote") == address, "\(verdict)")
+                    let dialled = address.contains(":") ? "[\(address)]" : address
+                    let line = try await mesh.logged(
+                        1, ["tier=\"direct\"", "dst.addr=\"\(dialled):80\"", "dst.workload=\"near\""], after: end)
+                    #expect(line.contains("dst.service=\"near.default"), "\(line)")
+                }
+                #expect(try await direct(mesh) == before + 2)
+            }
+        }
+
         @Test("a connection that policy no longer allows ends within a second, also one that an earlier daemon allowed")
         func revocation() async throws {
             try await MeshLab.with(nodes: [1]) { mesh in

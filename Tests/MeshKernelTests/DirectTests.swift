@@ -104,6 +104,40 @@ final class DirectTests {
         #expect(try #require(capture).followedFlows == 0)
     }
 
+    @Test func anEndpointOfAServiceIsChosenInTheKernel() throws {
+        try lab.serve(in: lab.out, port: 8080)
+        try allow()
+        let capture = try #require(capture)
+        let services = ["10.96.0.1:80": "10.77.0.1:8080", "[fd96::1]:80": "[fd00:77::1]:8080"].map {
+            (SocketAddress($0.key)!, [SocketAddress($0.value)!])
+        }
+        capture.setDirectServices(Dictionary(uniqueKeysWithValues: services))
+        for (host, seenAs) in [
+            ("10.96.0.1", "::ffff:10.77.0.2 ::ffff:10.77.0.1|"), ("fd96::1", "fd00:77::2 fd00:77::1|"),
+            ("::ffff:10.96.0.1", "::ffff:10.77.0.2 ::ffff:10.77.0.1|"),
+        ] {
+            let seen = try lab.connect(in: lab.pod, host, 80, "text=hello")
+            #expect(seen.error == "" && seen.answer == "\(seenAs)hello")
+            #expect(seen.peer == host, "getpeername stays what the application asked for")
+            let record = try record()
+            #expect(record.service == SocketAddress(ip: try #require(IPAddress(host)), port: 80))
+            #expect(record.bytesSent == 5)
+        }
+        #expect(callerProxy.accept(callerProxy.outbound) == nil)
+        // Without a rule for the endpoint the proxy gets the service's address, untouched.
+        try allow(DirectRule(isDirect: true, exceptions: [8080]))
+        #expect(try lab.connect(in: lab.pod, "10.96.0.1", 80).error == "")
+        let accepted = try #require(callerProxy.accept(callerProxy.outbound))
+        #expect(accepted.destination == "10.96.0.1" && accepted.port == 80)
+        close(accepted.socket)
+        try allow()
+        capture.setDirectServices([:])
+        #expect(try lab.connect(in: lab.pod, "10.96.0.1", 80).error == "")
+        let second = try #require(callerProxy.accept(callerProxy.outbound))
+        #expect(second.destination == "10.96.0.1")
+        close(second.socket)
+    }
+
     @Test func portsAreDecidedOneByOne_P11() throws {
         try lab.serve(in: lab.out, port: 8080)
         try allow(DirectRule(isDirect: true, exceptions: [80, 8080]))

@@ -80,6 +80,48 @@ struct DirectRuleTests {
             rules: [.init(from: from, to: ports.isEmpty ? [] : [operation])])
     }
 
+    @Test("the kernel chooses among the endpoints the proxy would choose from", arguments: 0..<10 as Range<UInt64>)
+    func services(seed: UInt64) {
+        var draw = Generator(chance: SeededRandom(seed))
+        var found = 0
+        for _ in 0..<100 {
+            let workloads = (0..<4).map { number in
+                workload(
+                    "a/w\(number)", "10.0.0.\(number)", draw.one(["fd00::\(number)", "10.0.1.\(number)"]),
+                    labels: ["app": draw.one(["x", "x", "y"])], node: draw.one(["node-1", "node-1", "node-2"]),
+                    captured: draw.one([true, true, true, false]), healthy: draw.one([true, true, false]))
+            }
+            var service = Service(
+                name: name("a/s"), addresses: [ip("10.96.0.1"), ip("fd96::1")],
+                selector: ["app": draw.one(["x", "y"])],
+                ports: [.init(port: 80, target: .number(8080)), .init(port: 81)])
+            if draw.one([true, false, false]) { service.labels["istio.io/use-waypoint"] = "g" }
+            let mesh = MeshSnapshot(workloads: workloads, services: [service])
+            let direct = mesh.directServices(node: "node-1")
+            let caller = workload("b/caller", "10.0.9.9")
+            for address in service.addresses {
+                for port in [80, 81, 82] as [UInt16] {
+                    let target = SocketAddress(ip: address, port: port)
+                    var reached: Set<SocketAddress> = []
+                    var isLocal = true
+                    for _ in 0..<40 {
+                        if case .local(let endpoint, _, _) = mesh.resolve(
+                            from: caller, to: target, node: "node-1", using: &draw.chance),
+                            endpoint.ip.isIPv4 == address.isIPv4
+                        {
+                            reached.insert(endpoint)
+                        } else {
+                            isLocal = false
+                        }
+                    }
+                    #expect(direct[target].map(Set.init) == (isLocal ? reached : nil), "\(workloads) \(service)")
+                    found += isLocal ? 1 : 0
+                }
+            }
+        }
+        #expect(found > 20)
+    }
+
     @Test("without policy every port but the proxy's own")
     func open() {
         #expect(rule(mesh()) == DirectRule(isDirect: true, exceptions: [15001, 15006, 15008]))

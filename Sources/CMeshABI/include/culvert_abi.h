@@ -17,6 +17,8 @@
 #define CULVERT_MAX_ENDPOINTS (CULVERT_MAX_PODS * CULVERT_MAX_OWN_ADDRESSES)
 #define CULVERT_MAX_RULES 65536u    /* pairs of workloads whose connections may be direct */
 #define CULVERT_MAX_RULE_PORTS 28u  /* ports of one pair that are decided otherwise than the rest */
+#define CULVERT_MAX_SERVICES 16384u /* addresses and ports of services whose endpoints are all on this node */
+#define CULVERT_MAX_SERVICE_ENDPOINTS 8u
 #define CULVERT_MAX_FLOWS 65536u    /* connections that a lookup program must know by their addresses */
 #define CULVERT_FLOWS_RESERVED 4096u /* of those, what new direct connections leave free */
 #define CULVERT_RING_BYTES (1u << 20) /* closed connections that wait for the daemon: about 8,000 */
@@ -136,6 +138,19 @@ struct culvert_rule {
     __u16 ports[CULVERT_MAX_RULE_PORTS];
 };
 
+/* Key of `services`, in host order where not marked; also an endpoint in its value. */
+struct culvert_endpoint {
+    struct culvert_address address;
+    __u16 port;
+    __u16 padding;
+};
+
+/* Value of `services`: all the endpoints of one port of a service, each a workload of this node. */
+struct culvert_service {
+    __u32 count;
+    struct culvert_endpoint endpoints[CULVERT_MAX_SERVICE_ENDPOINTS];
+};
+
 /* A connection as its server sees it. Ports in host order. */
 struct culvert_tuple {
     struct culvert_address client;
@@ -171,6 +186,7 @@ struct culvert_socket {
     __u8 fins;                  /* bit 0: the peer's FIN was received, bit 1: ours was acknowledged */
     __u8 established;
     __u8 padding[2];
+    struct culvert_endpoint asked; /* the service that the application asked for; port 0: none */
 };
 
 /* A record of the ring `closed`: a direct connection that is over, told by the client's socket. */
@@ -184,7 +200,8 @@ struct culvert_closed {
     __u32 retransmits;
     __u8 established;     /* 0: the connection was never made */
     __u8 orderly;         /* the server acknowledged the client's end of stream: nothing sent was lost */
-    __u8 padding[6];
+    __u8 padding[2];
+    struct culvert_endpoint asked; /* the service that the application asked for; port 0: none */
 };
 
 /* Constants of the connect hooks (.rodata). */
@@ -211,8 +228,10 @@ _Static_assert(__builtin_offsetof(struct culvert_lookup_config, own) == 16, "cul
 _Static_assert(sizeof(struct culvert_rule) == 64, "culvert_rule");
 _Static_assert(sizeof(struct culvert_tuple) == 40, "culvert_tuple");
 _Static_assert(sizeof(struct culvert_flow) == 24, "culvert_flow");
-_Static_assert(sizeof(struct culvert_socket) == 72, "culvert_socket");
-_Static_assert(sizeof(struct culvert_closed) == 104, "culvert_closed");
+_Static_assert(sizeof(struct culvert_endpoint) == 20, "culvert_endpoint");
+_Static_assert(sizeof(struct culvert_service) == 164, "culvert_service");
+_Static_assert(__builtin_offsetof(struct culvert_socket, asked) == 72, "culvert_socket.asked");
+_Static_assert(sizeof(struct culvert_closed) == 120, "culvert_closed");
 _Static_assert(CULVERT_EVENTS <= CULVERT_EVENTS_ROOM, "room for counters");
 _Static_assert((CULVERT_MARK_CAPTURED & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "captured mark");
 _Static_assert((CULVERT_MARK_UPSTREAM & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "upstream mark");

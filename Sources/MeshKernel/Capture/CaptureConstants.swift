@@ -21,6 +21,9 @@ public enum CaptureConstants {
     public static let maximumWorkloads = Int(CULVERT_MAX_PODS)
     public static let maximumAddresses = Int(CULVERT_MAX_OWN_ADDRESSES)
 
+    /// How many endpoints the kernel chooses among.
+    public static let maximumServiceEndpoints = Int(CULVERT_MAX_SERVICE_ENDPOINTS)
+
     /// The version of the maps' layout, part of the pin path.
     public static let abiVersion = Int(CULVERT_ABI_VERSION)
 }

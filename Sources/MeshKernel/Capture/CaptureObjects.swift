@@ -11,6 +11,7 @@ struct CaptureObjects: Sendable {
     let statistics: BPFMap<UInt32, culvert_counters>
     let endpoints: BPFMap<culvert_address, UInt32>
     let rules: BPFMap<culvert_pair, culvert_rule>
+    let services: BPFMap<culvert_endpoint, culvert_service>
     let control: BPFMap<UInt32, culvert_control>
     let flows: BPFMap<culvert_tuple, culvert_flow>
     let flowCount: BPFMap<UInt32, UInt64>
@@ -18,6 +19,8 @@ struct CaptureObjects: Sendable {
     let closed: Descriptor
     let connect4: Descriptor
     let connect6: Descriptor
+    let getpeername4: Descriptor
+    let getpeername6: Descriptor
     let sockops: Descriptor
     /// What every further object of this node shares.
     private let shared: [String: Descriptor]
@@ -36,9 +39,12 @@ struct CaptureObjects: Sendable {
         return CaptureObjects(
             pods: map("pods", in: maps), names: map("names", in: maps), proxyCgroups: map("proxy_cg", in: maps),
             listeners: map("lst", in: maps), statistics: map("stats", in: maps), endpoints: map("endpoints", in: maps),
-            rules: map("rules", in: maps), control: map("control", in: maps), flows: map("flows", in: maps),
+            rules: map("rules", in: maps), services: map("services", in: maps), control: map("control", in: maps),
+            flows: map("flows", in: maps),
             flowCount: map("flow_count", in: maps), closed: descriptor("closed", in: maps),
             connect4: program("culvert_connect4", of: connect), connect6: program("culvert_connect6", of: connect),
+            getpeername4: program("culvert_getpeername4", of: connect),
+            getpeername6: program("culvert_getpeername6", of: connect),
             sockops: program("culvert_flows", of: flows), shared: maps)
     }
 

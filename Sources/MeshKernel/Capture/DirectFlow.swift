@@ -38,6 +38,8 @@ public struct DirectFlow: Hashable, Sendable {
 public struct DirectRecord: Hashable, Sendable {
     public let source: SocketAddress
     public let destination: SocketAddress
+    /// The service's address, when the application asked for one and the kernel chose the endpoint.
+    public let service: SocketAddress?
     /// From connect() to the close of the client's socket, on the monotonic clock, in nanoseconds.
     public let startedAt: UInt64
     public let endedAt: UInt64
@@ -56,6 +58,9 @@ public struct DirectRecord: Hashable, Sendable {
     init(_ record: culvert_closed) {
         source = record.tuple.source
         destination = record.tuple.destination
+        service =
+            record.asked.port == 0
+            ? nil : SocketAddress(ip: IPAddress(record.asked.address), port: record.asked.port)
         startedAt = record.flow.started_ns
         endedAt = record.ended_ns
         bytesSent = record.bytes_sent

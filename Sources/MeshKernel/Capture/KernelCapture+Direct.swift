@@ -20,6 +20,8 @@ struct DirectState: Sendable {
     var generation: UInt32 = 0
     /// By slots; nil: the map holds what an earlier daemon left.
     var rules: [UInt64: DirectRule]?
+    /// By service address; nil: as for the rules.
+    var services: [SocketAddress: [SocketAddress]]?
     var isEnabled = false
 }
 
@@ -67,6 +69,22 @@ extension KernelCapture {
             }
             state.direct.rules = wanted
             return unplaced
+        }
+    }
+
+    /// Sets for which service addresses the kernel chooses the endpoint: those whose endpoints, of the same family, are
+    /// all captured here. A service with more than `CaptureConstants.maximumServiceEndpoints`, or that finds no room, is
+    /// left to the proxy. Whether the chosen endpoint may be reached directly is for the rules to say.
+    public func setDirectServices(_ services: [SocketAddress: [SocketAddress]]) {
+        state.withLock { state in
+            let wanted = services.filter { 1...CaptureConstants.maximumServiceEndpoints ~= $0.value.count }
+            let before = state.direct.services
+            let old = before.map { Array($0.keys) } ?? objects.services.keys.map(\.socketAddress)
+            for address in old where wanted[address] == nil { objects.services.remove(culvert_endpoint(address)) }
+            for (address, endpoints) in wanted where before?[address] != endpoints {
+                _ = objects.services.update(culvert_service(endpoints), for: culvert_endpoint(address))
+            }
+            state.direct.services = wanted
         }
     }
 
@@ -192,5 +210,25 @@ extension culvert_rule {
         flags = rule.isDirect ? UInt16(CULVERT_RULE_DIRECT.rawValue) : 0
         port_count = UInt16(rule.exceptions.count)
         withUnsafeMutableBytes(of: &ports) { $0.copyBytes(from: rule.exceptions.withUnsafeBytes(Array.init)) }
+    }
+}
+
+extension culvert_endpoint {
+    init(_ address: SocketAddress) { self.init(address: address.ip.abi, port: address.port, padding: 0) }
+
+    var socketAddress: SocketAddress { SocketAddress(ip: IPAddress(address), port: port) }
+}
+
+extension culvert_service {
+    init(_ list: [SocketAddress]) {
+        self.init()
+        count = UInt32(list.count)
+        withUnsafeMutableBytes(of: &endpoints) { room in
+            for (index, address) in list.enumerated() {
+                room.storeBytes(
+                    of: culvert_endpoint(address), toByteOffset: index * MemoryLayout<culvert_endpoint>.stride,
+                    as: culvert_endpoint.self)
+            }
+        }
     }
 }

@@ -173,6 +173,8 @@ extension KernelCapture {
         // What follows sockets comes first: a direct connection must not be made unseen.
         for (program, type, name) in [
             (objects.sockops, BPF_CGROUP_SOCK_OPS, "sockops"),
+            (objects.getpeername4, BPF_CGROUP_INET4_GETPEERNAME, "getpeername4"),
+            (objects.getpeername6, BPF_CGROUP_INET6_GETPEERNAME, "getpeername6"),
             (objects.connect4, BPF_CGROUP_INET4_CONNECT, "connect4"),
             (objects.connect6, BPF_CGROUP_INET6_CONNECT, "connect6"),
         ] {

@@ -48,6 +48,28 @@ extension MeshSnapshot {
         return DirectRule(isDirect: rest, exceptions: exceptions)
     }
 
+    /// For which service addresses the kernel of `node` may choose the endpoint as the proxy would: no waypoint is bound
+    /// and every endpoint is captured on this node.
+    public func directServices(node: String) -> [SocketAddress: [SocketAddress]] {
+        guard settings.sameNode == .direct else { return [:] }
+        var found: [SocketAddress: [SocketAddress]] = [:]
+        for (address, position) in index.serviceByAddress where index.serviceWaypoint[position] == nil {
+            var seen: Set<UInt16> = []
+            for (port, endpoints) in zip(services[position].ports, index.portEndpoints[position]) {
+                // Of ports that are there twice the first one counts.
+                guard seen.insert(port.port).inserted, !endpoints.isEmpty else { continue }
+                let reached = endpoints.compactMap { endpoint -> SocketAddress? in
+                    let workload = workloads[endpoint.workload]
+                    guard isCaptured(workload, node: node) else { return nil }
+                    let own = workload.address(preferring: address)
+                    return own.isIPv4 == address.isIPv4 ? SocketAddress(ip: own, port: endpoint.port) : nil
+                }
+                if reached.count == endpoints.count { found[SocketAddress(ip: address, port: port.port)] = reached }
+            }
+        }
+        return found
+    }
+
     /// The ports that a decision about a workload may hang on, with the proxy's own; nil when it may hang on the
     /// client's address as well, which the kernel does not look at.
     private func portsNamed(for position: Int) -> Set<UInt16>? {
