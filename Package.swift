@@ -105,6 +105,8 @@ let package = Package(
         main("culvert-waypoint", ["MeshWaypoint", "MeshModel", "MeshAdmin", "MeshTelemetry"]),
         main("culvert", ["MeshModel", "MeshKernel", "MeshDiscovery", "MeshTestKit"]),
 
+        // Traffic for benchmarks and life-cycle tests; apart from what is shipped.
+        .executableTarget(name: "culvert-load", path: "Tests/Load", cSettings: [.define("_GNU_SOURCE")]),
         // Counts allocations and descriptors of a test process.
         .target(name: "CMeshAllocations", path: "Tests/CMeshAllocations"),
         tests("HouseTests", ["culvert-node", "culvert-waypoint"]),
@@ -115,7 +117,7 @@ let package = Package(
         tests("MeshIdentityTests", ["MeshIdentity", "MeshTLS", "MeshModel"]),
         tests("MeshTelemetryTests", ["MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
         tests("MeshDiscoveryTests", ["MeshDiscovery", "MeshModel"]),
-        tests("MeshKernelTests", ["MeshKernel", "MeshModel", "MeshRuntime"]),
+        tests("MeshKernelTests", ["MeshKernel", "MeshModel", "MeshRuntime", "culvert-load"]),
         tests(
             "MeshProxyTests",
             [

@@ -72,7 +72,7 @@ final class Lab {
 
     // MARK: applications
 
-    private func inside(_ namespace: String) -> [String] {
+    func inside(_ namespace: String) -> [String] {
         [
             "sh", "-c", "echo $$ > \(cgroup)/apps/cgroup.procs && exec \"$@\"", "sh", "nsenter",
             "--net=/run/netns/\(namespace)",

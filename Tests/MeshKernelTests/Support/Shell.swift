@@ -114,6 +114,15 @@ final class Background {
         return text.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
+    /// Asks it to end and waits until it has.
+    /// - Returns: what it printed after "ready".
+    func end() -> String {
+        kill(spawned.identifier, SIGTERM)
+        let output = Spawned.readAll(spawned.output)
+        _ = spawned.finish()
+        return output
+    }
+
     func stop() {
         kill(spawned.identifier, SIGKILL)
         _ = spawned.finish()

@@ -1,0 +1,291 @@
+"""Two workloads of one node: every tier against direct TCP over the same veth pairs without a mesh.
+
+Tiers take turns with runs without a mesh; each visit of a tier is compared with the two runs beside it, so what else
+the machine does hits both. Printed are medians of these ratios, with the least and the greatest.
+"""
+import os
+import platform
+import shutil
+import signal
+import statistics
+
+from .bpf import RunStatistics
+from .lab import CLIENT, SERVER, BenchFailure, Lab, run, say
+
+ECHO, SINK, LOCAL = 7001, 7002, 7003
+CONNECTS_PER_BATCH = 1000  # fits in every listener's backlog
+
+METRICS = {
+    "rr1": ("round trips/s, 1 × 128 B", ["rr", "--connections", "1"], "per_second"),
+    "rr32": ("round trips/s, 32 × 128 B", ["rr", "--connections", "32"], "per_second"),
+    "bulk": ("bulk, 1 stream, Gbit/s", ["bulk"], "gbit_per_second"),
+    "connect1": ("connections/s, 1 at a time", ["connect", "--connections", "1"], "per_second"),
+    "connect16": ("connections/s, 16 at a time", ["connect", "--connections", "16"], "per_second"),
+}
+
+# name: (what it is, Mesh settings, Workload settings, whether the proxy must stay out of the way)
+TIERS = {
+    "T0": ("through the proxy, no TLS", "sameNode: proxy", "", False),
+    "T1": ("direct, allowed in the kernel", "sameNode: direct", "", True),
+    "T2": ("direct, sockmap", "sameNode: direct", "acceleration: sockmap", True),
+    "tunnel": ("through the proxy, TLS", "sameNode: tunnel", "", False),
+}
+
+TARGETS = {
+    "T1": {"rr1": 0.97, "rr32": 0.97, "bulk": 0.97, "connect1": 0.8, "connect16": 0.8},
+    "T2": {"rr32": 2.0, "bulk": 0.9},
+}
+
+
+def between(kind, least, most):
+    """Reads an option's number."""
+
+    def number(word):
+        value = kind(word)
+        if not least <= value <= most:
+            raise ValueError
+        return value
+
+    number.__name__ = f"number from {least} to {most}"
+    return number
+
+
+def arguments(command):
+    command.add_argument("--rounds", type=between(int, 1, 1000), default=7, help="visits of each tier (default 7)")
+    command.add_argument(
+        "--seconds", type=between(float, 0.1, 60), default=0.5, help="of each single measurement (default 0.5)")
+    command.add_argument("--pin", action="store_true", help="the client to CPU 0 and the server to CPU 1")
+    command.add_argument("--tiers", nargs="+", choices=list(TIERS), default=list(TIERS), help="default: all")
+
+
+def measure(options, binaries):
+    with Lab(binaries, {"client": 0, "server": 1} if options.pin else {}) as lab:
+        server = lab.serve("server", "--echo", f"{SERVER}:{ECHO}", "--sink", f"{SERVER}:{SINK}")
+        refusals = {name: lab.configure(*TIERS[name][1:3]) for name in options.tiers}
+        available = [name for name in options.tiers if refusals[name] is None]
+        load = os.getloadavg()[0]
+        plain, ratios, best = rounds(lab, options, available)
+        return {
+            "benchmark": "same-node",
+            "kernel": platform.release(),
+            "cpus": os.cpu_count(),
+            "pinned": options.pin,
+            "load_average_before": load,
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "no_mesh": {name: spread(values) for name, values in plain.items()},
+            "tiers": {
+                name: {"available": True, "ratios": judged(name, ratios[name], best[name])} if name in available
+                else {"available": False, "why": refusals[name]}
+                for name in options.tiers
+            },
+            "hooks": {name: hook_cost(lab, name) for name in available if name != "tunnel"},
+            "connect": connect_latency(lab, server, options.rounds, "T1" in available),
+        }
+
+
+# Throughput
+
+
+def rounds(lab, options, available):
+    """Every value without a mesh, every ratio of each tier, and each tier's best value against the best without a mesh:
+    what else the machine does can only slow a run down."""
+    plain = {metric: [] for metric in METRICS}
+    most = {tier: dict.fromkeys(METRICS, 0) for tier in available}
+    ratios = {tier: {metric: [] for metric in METRICS} for tier in available}
+    before = visit(lab, options.seconds, plain)
+    for number in range(options.rounds):
+        # Not always in the same order: a neighbour's effect must not stick to one tier.
+        turn = number % max(1, len(available))
+        for tier in available[turn:] + available[:turn]:
+            say(f"round {number + 1} of {options.rounds}: {tier}")
+            values = with_mesh(lab, tier, lambda: visit(lab, options.seconds))
+            after = visit(lab, options.seconds, plain)
+            for metric in METRICS:
+                ratios[tier][metric].append(2 * values[metric] / (before[metric] + after[metric]))
+                most[tier][metric] = max(most[tier][metric], values[metric])
+            before = after
+    best = {tier: {metric: most[tier][metric] / max(plain[metric]) for metric in METRICS} for tier in available}
+    return plain, ratios, best
+
+
+def with_mesh(lab, tier, body):
+    """Runs `body` with the node proxy at this tier; fails when the connections did not take the tier's way."""
+    _, mesh, workload, bypasses = TIERS[tier]
+    lab.configure(mesh, workload)
+    lab.start_daemon()
+    if bypasses:
+        cpu = lab.daemon_cpu()
+        lab.load("bulk", "--to", f"{SERVER}:{SINK}", "--seconds", "0.5")
+        cpu = lab.daemon_cpu() - cpu
+        if cpu > 0.1:
+            raise BenchFailure(f"{tier}: the proxy used {cpu:.2f} s of CPU for a half-second stream: it is in the path")
+    result = body()
+    lab.stop_daemon()
+    return result
+
+
+def visit(lab, seconds, into=None):
+    """One measurement of everything."""
+    values = {}
+    for metric, (_, words, field) in METRICS.items():
+        port = SINK if metric == "bulk" else ECHO
+        values[metric] = lab.load(*words, "--to", f"{SERVER}:{port}", "--seconds", str(seconds))[field]
+        if into is not None:
+            into[metric].append(values[metric])
+    return values
+
+
+# What one captured connection costs
+
+
+def hook_cost(lab, tier):
+    """Calls and nanoseconds of each of our programs per new connection, by the kernel's run statistics."""
+
+    def count():
+        connections = 3000
+        with RunStatistics(lab.pins) as statistics_on:
+            lab.load("connect", "--to", f"{SERVER}:{ECHO}", "--count", str(connections))
+            spent = statistics_on.since()
+        return {
+            name: {"calls": calls / connections, "ns_per_call": ns / calls, "ns": ns / connections}
+            for name, (calls, ns) in sorted(spent.items())
+        }
+
+    return with_mesh(lab, tier, count)
+
+
+def connect_latency(lab, server, count, direct):
+    """How long connect() takes, in ns, by way: medians of a batch. Nobody accepts meanwhile: the listeners' processes
+    are stopped, so the time is the kernel's alone, from the call to the SYN-ACK's arrival.
+
+    `own` is a listener in the client's own namespace, `nft` the same reached by an nft REDIRECT of the server's
+    address, `captured` the node proxy's listener; all three stay on `lo`. `wire` is the server over the veth pairs
+    without a mesh, `direct` the same at T1."""
+    possible = {"own": True, "nft": shutil.which("nft"), "captured": True, "wire": True, "direct": direct}
+    values = {name: [] for name, can in possible.items() if can}
+    local = lab.serve("client", "--echo", f"0.0.0.0:{LOCAL}")
+
+    def times(name, listener, address, port):
+        listener.send_signal(signal.SIGSTOP)
+        values[name].append(
+            lab.load("times", "--to", f"{address}:{port}", "--count", str(CONNECTS_PER_BATCH))["p50_ns"])
+        listener.send_signal(signal.SIGCONT)
+
+    for number in range(count):
+        say(f"connect() latency, {number + 1} of {count}")
+        times("wire", server, SERVER, ECHO)
+        if direct:
+            with_mesh(lab, "T1", lambda: times("direct", server, SERVER, ECHO))
+        times("own", local, CLIENT, LOCAL)
+        if "nft" in values:
+            redirect(lab, True)
+            times("nft", local, SERVER, ECHO)
+            redirect(lab, False)
+        lab.configure(*TIERS["T0"][1:3])
+        lab.start_daemon()
+        times("captured", lab.daemon, SERVER, ECHO)
+        # Its queue is full of connections that are over: nothing to drain.
+        lab.stop_daemon(signal.SIGKILL)
+    ratios = [("captured", "own"), ("nft", "own"), ("captured", "nft"), ("direct", "wire")]
+    return {
+        "ns": {name: spread(found) for name, found in values.items()},
+        "ratios": {
+            f"{a}/{b}": spread([x / y for x, y in zip(values[a], values[b])])
+            for a, b in ratios if a in values and b in values
+        },
+    }
+
+
+def redirect(lab, on):
+    rules = f"""
+        add table ip culvertbench
+        add chain ip culvertbench output {{ type nat hook output priority -100; }}
+        add rule ip culvertbench output ip daddr {SERVER} tcp dport {ECHO} redirect to :{LOCAL}
+        """
+    rules = rules if on else "delete table ip culvertbench"
+    run("ip", "netns", "exec", lab.namespace("client"), "nft", "-f", "-", input=rules)
+
+
+# Results
+
+
+def spread(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def judged(tier, ratios, best):
+    result = {metric: spread(values) | {"best": best[metric]} for metric, values in ratios.items()}
+    for metric, target in TARGETS.get(tier, {}).items():
+        result[metric] |= {"target": target, "met": result[metric]["median"] >= target}
+    return result
+
+
+def text(result):
+    lines = [
+        "",
+        f"Two workloads of one node against direct TCP without a mesh: kernel {result['kernel']}, "
+        f"{result['cpus']} CPUs, load {result['load_average_before']:.1f} before.",
+        f"{result['rounds']} rounds, {result['seconds']:g} s each measurement; median of the ratios (least–greatest).",
+        ""]
+    if result["load_average_before"] > result["cpus"] / 2:
+        # With the proxy a path has more processes, and each gets a share of a machine that is contended for.
+        lines += ["The machine was busy: the ratios scatter, and tiers with a proxy come out too good.", ""]
+    return "\n".join(lines + table(result) + verdicts(result) + hook_lines(result) + connect_lines(result))
+
+
+def table(result):
+    lines = [f"{'':<28}{'no mesh':>22}" + "".join(f"{name:>22}" for name in result["tiers"])]
+    for metric, (label, _, _) in METRICS.items():
+        line = f"{label:<28}{interval(result['no_mesh'][metric]):>22}"
+        for tier in result["tiers"].values():
+            line += f"{interval(tier['ratios'][metric], 2) + 'x' if tier['available'] else 'not available':>22}"
+        lines.append(line)
+    return lines + [""]
+
+
+def verdicts(result):
+    lines = []
+    for name, tier in result["tiers"].items():
+        lines.append(f"{name:<8}{TIERS[name][0]}")
+        if not tier["available"]:
+            lines.append(f"        not available, this build refuses it: {tier['why']}")
+            continue
+        for metric, ratio in tier["ratios"].items():
+            if "target" in ratio:
+                lines.append(
+                    f"        {METRICS[metric][0]:<28}{ratio['median']:>6.3f}x, best against best {ratio['best']:.2f}x, "
+                    f"at least {ratio['target']:g}x: {'met' if ratio['met'] else 'MISSED'}")
+    return lines + [""]
+
+
+def hook_lines(result):
+    lines = ["What our programs cost per new connection (the kernel's run statistics):"]
+    for tier, programs in result["hooks"].items():
+        total = sum(program["ns"] for program in programs.values())
+        lines.append(f"{tier:<8}{total:>8.0f} ns in all")
+        for name, cost in programs.items():
+            lines.append(f"        {name:<12}{cost['calls']:>6.2f} calls of {cost['ns_per_call']:>6.0f} ns")
+    return lines + [""]
+
+
+def connect_lines(result):
+    lines = ["connect(), the kernel's part alone (nobody accepts meanwhile), µs:"]
+    if "nft" not in result["connect"]["ns"]:
+        lines.append("        no comparison with nft REDIRECT: there is no 'nft' (package nftables)")
+    ways = {
+        "own": "a listener of the own namespace, no capture", "nft": "the same, behind an nft REDIRECT",
+        "captured": "captured, to the node proxy's listener", "wire": "the server over veth, no mesh",
+        "direct": "the server over veth, T1"}
+    for name, found in result["connect"]["ns"].items():
+        micro = {key: value / 1e3 for key, value in found.items()}
+        lines.append(f"        {ways[name]:<46}{interval(micro, 1):>22}")
+    for name, found in result["connect"]["ratios"].items():
+        lines.append(f"        {name:<46}{interval(found, 2) + 'x':>22}")
+    return lines
+
+
+def interval(found, digits=None):
+    if digits is None:
+        digits = 0 if found["median"] >= 100 else 1
+    return f"{found['median']:.{digits}f} ({found['min']:.{digits}f}–{found['max']:.{digits}f})"
