@@ -94,8 +94,8 @@ final class DirectTraffic: Sendable {
     func sweep() {
         guard let snapshot = state.withLock({ $0.snapshot }) else { return }
         for flow in kernel.directFlows() where !flow.isConfirmed {
-            guard let source = snapshot.workload(at: flow.source.ip),
-                let destination = snapshot.workload(at: flow.destination.ip)
+            guard let source = flow.sourceWorkload.flatMap(snapshot.workload(named:)),
+                let destination = flow.destinationWorkload.flatMap(snapshot.workload(named:))
             else {
                 end(flow, policy: nil)
                 continue
@@ -128,11 +128,11 @@ final class DirectTraffic: Sendable {
         guard let snapshot = state.withLock({ $0.snapshot }) else { return [] }
         let now = DispatchTime.now().uptimeNanoseconds
         return kernel.directFlows().map { flow in
-            let source = snapshot.workload(at: flow.source.ip)
+            let destination = flow.destinationWorkload.flatMap(snapshot.workload(named:))
             return OpenConnection(
-                workload: source?.name ?? ObjectName(namespace: "", name: ""), direction: .outbound,
+                workload: flow.sourceWorkload ?? ObjectName(namespace: "", name: ""), direction: .outbound,
                 source: flow.source, originalDestination: flow.destination, actualDestination: nil, isTunnel: false,
-                peerIdentity: snapshot.workload(at: flow.destination.ip)?.identity, bytesFromClient: 0,
+                peerIdentity: destination?.identity, bytesFromClient: 0,
                 bytesToClient: 0, ageMilliseconds: (now - min(now, flow.startedAt)) / 1_000_000)
         }
     }

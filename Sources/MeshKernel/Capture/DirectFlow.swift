@@ -19,6 +19,9 @@ public struct DirectFlow: Hashable, Sendable {
     public let destination: SocketAddress
     /// When connect() was called, on the monotonic clock, in nanoseconds.
     public let startedAt: UInt64
+    /// Who the ends are: known by their namespaces, not by the addresses. nil: not captured any more.
+    public internal(set) var sourceWorkload: ObjectName?
+    public internal(set) var destinationWorkload: ObjectName?
     /// Allowed under the rules that hold now, as opposed to earlier ones.
     public let isConfirmed: Bool
     let sourceSlot: UInt32

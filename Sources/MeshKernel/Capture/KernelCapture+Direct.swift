@@ -90,12 +90,22 @@ extension KernelCapture {
 
     /// The direct connections open now.
     public func directFlows() -> [DirectFlow] {
-        let generation = state.withLock { $0.direct.generation }
+        let (generation, names) = state.withLock { state in
+            (
+                state.direct.generation,
+                Dictionary(
+                    state.workloads.values.map { ($0.handle.slot, $0.handle.workload) },
+                    uniquingKeysWith: { first, _ in first })
+            )
+        }
         return objects.flows.keys.compactMap { tuple in
-            guard let flow = objects.flows.value(for: tuple), flow.kind == CULVERT_FLOW_DIRECT.rawValue else {
+            guard let value = objects.flows.value(for: tuple), value.kind == CULVERT_FLOW_DIRECT.rawValue else {
                 return nil
             }
-            return DirectFlow(tuple, flow, generation: generation)
+            var flow = DirectFlow(tuple, value, generation: generation)
+            flow.sourceWorkload = names[value.source]
+            flow.destinationWorkload = names[value.destination]
+            return flow
         }
     }
 
