@@ -22,6 +22,8 @@ public struct CertificateAuthorityFiles: Hashable, Sendable {
 /// The `culvert.dev/v1alpha1 Mesh` object: one per mesh, every field has a default.
 public struct MeshSettings: Hashable, Sendable {
     public var trustDomain: String = "cluster.local"
+    /// The DNS domain of service names: `SERVICE.NAMESPACE.svc.DOMAIN`.
+    public var clusterDomain: String = "cluster.local"
     public var rootNamespace: String = "istio-system"
     public var mutualTLS: MutualTLSMode = .permissive
     public var sameNode: SameNodeMode = .direct

@@ -8,6 +8,8 @@ struct SnapshotIndex: Sendable {
 
     private(set) var workloadByAddress: [IPAddress: Int] = [:]
     private(set) var workloadByName: [ObjectName: Int] = [:]
+    /// `Workload.hostname`; several workloads may share one.
+    private(set) var workloadsByHostname: [String: [Int]] = [:]
     private(set) var serviceByAddress: [IPAddress: Int] = [:]
     private(set) var serviceByName: [ObjectName: Int] = [:]
     private(set) var gatewayByName: [ObjectName: Int] = [:]
@@ -58,6 +60,7 @@ struct SnapshotIndex: Sendable {
             for address in workload.addresses where workloadByAddress[address] == nil {
                 workloadByAddress[address] = position
             }
+            if let hostname = workload.hostname { workloadsByHostname[hostname, default: []].append(position) }
             if let waypoint = workload.waypointOf {
                 if isMeshed, workload.healthy, !workload.addresses.isEmpty {
                     waypointInstances[waypoint, default: []].append(position)
