@@ -85,7 +85,10 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
         record->established = socket->established;
         record->asked = socket->asked;
         record->orderly = socket->fins & FIN_ACKNOWLEDGED ? 1 : 0;
-        bpf_ringbuf_submit(record, 0);
+        /* Waking the daemon for each would cost more than all the rest. It looks now and then by itself. */
+        bpf_ringbuf_submit(record, bpf_ringbuf_query(&closed, BPF_RB_AVAIL_DATA) > CULVERT_RING_BYTES / 4
+                                       ? BPF_RB_FORCE_WAKEUP
+                                       : BPF_RB_NO_WAKEUP);
     }
     socket->flow.kind = CULVERT_FLOW_NONE;
 }

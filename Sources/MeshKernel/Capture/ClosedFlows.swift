@@ -35,9 +35,10 @@ public struct ClosedFlows: ~Copyable {
 
     deinit { ring_buffer__free(ring) }
 
-    /// Waits for records, for `milliseconds` at most.
+    /// What came since the last time. Before it looks it waits for `milliseconds`, less when the ring fills up.
     public func next(within milliseconds: Int32) -> [DirectRecord] {
         _ = ring_buffer__poll(ring, milliseconds)
+        _ = ring_buffer__consume(ring)
         defer { batch.records.removeAll(keepingCapacity: true) }
         return batch.records
     }
