@@ -101,7 +101,7 @@ let package = Package(
 
         library("MeshTestKit", ["MeshKit", "MeshModel", "MeshRuntime", "MeshTLS"]),
 
-        main("culvert-node", ["MeshNode", "MeshAdmin", "MeshTelemetry"]),
+        main("culvert-node", ["MeshNode", "MeshKernel", "MeshAdmin", "MeshTelemetry"]),
         main("culvert-waypoint", ["MeshWaypoint", "MeshModel", "MeshAdmin", "MeshTelemetry"]),
         main("culvert", ["MeshModel", "MeshKernel", "MeshDiscovery", "MeshTestKit"]),
 

@@ -134,6 +134,23 @@ int mesh_socket_local(int socket, struct mesh_address *address) {
     return 0;
 }
 
+int mesh_socket_original_destination(int socket, struct mesh_address *address) {
+    // The numbers of <linux/netfilter_ipv4.h> and <linux/netfilter_ipv6/ip6_tables.h>, which clash with <netinet/in.h>.
+    enum { original_destination = 80 };
+    struct mesh_address local;
+    int code = mesh_socket_local(socket, &local);
+    if (code < 0) {
+        return code;
+    }
+    union name name;
+    socklen_t size = local.is_ipv4 ? sizeof name.v4 : sizeof name.v6;
+    if (getsockopt(socket, local.is_ipv4 ? IPPROTO_IP : IPPROTO_IPV6, original_destination, &name, &size) < 0) {
+        return -errno;
+    }
+    address_from(address, &name);
+    return 0;
+}
+
 int mesh_socket_peer(int socket, struct mesh_address *address) {
     union name name;
     socklen_t size = sizeof name;

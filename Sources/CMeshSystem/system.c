@@ -31,6 +31,8 @@ const char *mesh_error_text(int code) { return strerrordesc_np(code); }
 
 int mesh_open(const char *path) { return result(open(path, O_RDONLY | O_CLOEXEC)); }
 
+int mesh_memory_file(void) { return result(memfd_create("culvert", MFD_CLOEXEC)); }
+
 int mesh_inode(int descriptor, uint64_t *inode) {
     struct stat status;
     if (fstat(descriptor, &status) < 0) {

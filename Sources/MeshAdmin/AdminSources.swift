@@ -13,12 +13,15 @@ public struct DaemonFacts: Encodable, Hashable, Sendable {
     public var name: String
     public var version: String
     public var cores: Int
+    /// `L0` to `L3`; nil where nothing is captured.
+    public var captureLevel: String?
 
-    public init(kind: Kind, name: String, version: String, cores: Int) {
+    public init(kind: Kind, name: String, version: String, cores: Int, captureLevel: String? = nil) {
         self.kind = kind
         self.name = name
         self.version = version
         self.cores = cores
+        self.captureLevel = captureLevel
     }
 }
 

@@ -22,6 +22,10 @@ public struct KernelError: Error, Hashable, Sendable, CustomStringConvertible {
         case alreadyRunning(pid: Int32?)
         /// Another node's daemon captures this namespace.
         case alreadyCaptured
+        /// The nft program is missing or does not start.
+        case nftUnavailable
+        /// The level asked for cannot be had here, or an earlier daemon captures at another one.
+        case levelUnavailable(CaptureLevel)
         case limitReached
         case badRequest
         case system

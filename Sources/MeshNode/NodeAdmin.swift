@@ -14,8 +14,9 @@ struct NodeAdmin {
     let plane: DataPlane
     let workloads: WorkloadManager
     let svids: SVIDStore
-    let direct: DirectTraffic
-    let kernel: KernelCapture
+    /// nil at levels without direct connections.
+    let direct: DirectTraffic?
+    let kernel: NodeCapture
     let registry: MetricsRegistry
     let log: AccessLogWriter
     let levels: LogLevels
@@ -25,9 +26,10 @@ struct NodeAdmin {
         let (direct, kernel, registry, log) = (direct, kernel, registry, log)
         return AdminSources(
             daemon: DaemonFacts(
-                kind: .node, name: nodeName, version: NodeOptions.version, cores: plane.coreCount),
+                kind: .node, name: nodeName, version: NodeOptions.version, cores: plane.coreCount,
+                captureLevel: kernel.level.rawValue),
             snapshot: { source.state.snapshot },
-            connections: { await plane.connections() + direct.openConnections },
+            connections: { await plane.connections() + (direct?.openConnections ?? []) },
             certificates: { svids.adminCertificates() },
             metrics: {
                 await plane.collectMetrics(into: registry)
@@ -45,13 +47,19 @@ struct NodeAdmin {
                     log.dropped, of: MetricKey("culvert_access_log_dropped_total"),
                     help: "Access log lines dropped because the log's reader was too slow")
                 registry.set(
-                    Int64(kernel.followedFlows), of: MetricKey("culvert_direct_connections"),
-                    help: "Same-node connections open now that go without the proxy")
-                let statistics = kernel.statistics()
-                for event in CaptureEvent.allCases {
-                    registry.setTotal(
-                        statistics[event], of: MetricKey("culvert_capture_events_total", [.init("event", event.word)]),
-                        help: "What the capture programs did")
+                    1, of: MetricKey("culvert_capture_level", [.init("level", kernel.level.rawValue)]),
+                    help: "1 for the level capture works at")
+                if let programs = kernel.programs {
+                    registry.set(
+                        Int64(programs.followedFlows), of: MetricKey("culvert_direct_connections"),
+                        help: "Same-node connections open now that go without the proxy")
+                    let statistics = programs.statistics()
+                    for event in CaptureEvent.allCases {
+                        registry.setTotal(
+                            statistics[event],
+                            of: MetricKey("culvert_capture_events_total", [.init("event", event.word)]),
+                            help: "What the capture programs did")
+                    }
                 }
                 return registry.render(mesh: source.state.snapshot)
             },

@@ -32,9 +32,11 @@ public struct NodeDaemon: Sendable {
         let state = source.state
         for warning in state.warnings { logger.warning("\(warning.description)") }
         // First, so that "run as root" is what a plain user reads and not which file they may not write.
-        try attempt { try KernelCapture.requireCapabilities() }
+        try attempt { try NodeCapture.requireCapabilities(for: options.captureLevel) }
         let authority = try attempt { try loadAuthority(state) }
-        let kernel = try attempt { try KernelCapture(options: captureOptions) }
+        let kernel = try attempt { try NodeCapture(options: captureOptions, level: options.captureLevel) }
+        let because = kernel.explanation.isEmpty ? "" : ": \(kernel.explanation)"
+        logger.log(level: because.isEmpty ? .info : .warning, "capture level \(kernel.level)\(because)")
 
         let log = AccessLogWriter(format: format, cores: options.cores)
         log.start()
@@ -46,16 +48,18 @@ public struct NodeDaemon: Sendable {
                     core: core, nodeName: nodeName, snapshot: state.snapshot,
                     telemetry: CoreTelemetry(
                         metrics: CoreMetrics(core: core.index), log: log.queues[core.index], isWaypoint: false),
-                    applicationLeg: ApplicationLeg(mark: CaptureConstants.upstreamMark))
+                    applicationLeg: ApplicationLeg(mark: CaptureConstants.upstreamMark),
+                    filterRules: kernel.proxyMark.map(FilterRules.init))
             }
         }
         defer { plane.stop() }
         let signer = EmbeddedSigner(authority)
         let svids = SVIDStore(signer: signer, changed: { svid in plane.install(svid, logger: logger) })
-        let direct = DirectTraffic(
-            nodeName: nodeName, kernel: kernel, plane: plane, logger: Logger(label: "direct"))
-        try attempt { try direct.start() }
-        defer { direct.stop() }
+        let direct = kernel.programs.map {
+            DirectTraffic(nodeName: nodeName, kernel: $0, plane: plane, logger: Logger(label: "direct"))
+        }
+        try attempt { try direct?.start() }
+        defer { direct?.stop() }
         let workloads = WorkloadManager(
             nodeName: nodeName, plane: plane, kernel: kernel, svids: svids, direct: direct,
             logger: Logger(label: "workloads"))

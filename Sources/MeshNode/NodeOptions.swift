@@ -1,3 +1,4 @@
+public import MeshKernel
 public import MeshTelemetry
 
 /// What a node proxy is started with.
@@ -19,6 +20,8 @@ public struct NodeOptions: Sendable {
     public var metricsPort: Int
     public var readinessPort: Int
     public var logFormat: LogFormat
+    /// nil: the best that works here.
+    public var captureLevel: CaptureLevel?
 
     public init(
         nodeName: String, configuration: String, cores: Int, cgroup: String? = nil, bpffs: String = "/sys/fs/bpf",

@@ -34,9 +34,10 @@ final class WorkloadManager: Sendable {
 
     private let nodeName: String
     private let plane: DataPlane
-    private let kernel: KernelCapture
+    private let kernel: NodeCapture
     private let svids: SVIDStore
-    private let direct: DirectTraffic
+    /// nil at levels without direct connections.
+    private let direct: DirectTraffic?
     private let logger: Logger
     /// What readiness says: workload → why it is not served. nil key: the configuration as a whole.
     private let status = Mutex(Status())
@@ -52,7 +53,7 @@ final class WorkloadManager: Sendable {
     private static let interval = Duration.seconds(1)
 
     init(
-        nodeName: String, plane: DataPlane, kernel: KernelCapture, svids: SVIDStore, direct: DirectTraffic,
+        nodeName: String, plane: DataPlane, kernel: NodeCapture, svids: SVIDStore, direct: DirectTraffic?,
         logger: Logger
     ) {
         self.nodeName = nodeName
@@ -146,7 +147,7 @@ final class WorkloadManager: Sendable {
 
     /// Retries what failed, and notices namespaces that were replaced.
     private func look(_ state: inout State) async {
-        direct.sweep()
+        direct?.sweep()
         let before = state.live.keys
         for (name, live) in state.live {
             guard let path = live.workload.netns else { continue }
@@ -163,7 +164,7 @@ final class WorkloadManager: Sendable {
     private func refreshDirect(_ state: State) {
         guard let snapshot = state.snapshot else { return }
         // As the configuration has them now: a workload may wait to be started anew with what it has become.
-        direct.refresh(
+        direct?.refresh(
             snapshot,
             live: state.live.compactMap { name, live in live.isOutdated ? nil : snapshot.workload(named: name) })
     }
@@ -230,7 +231,7 @@ final class WorkloadManager: Sendable {
         _ = await plane.openConnections()
         do {
             try kernel.attach(
-                workload.name, namespace: namespace.descriptor, cookie: namespace.cookie, addresses: workload.addresses,
+                workload.name, namespace: namespace.descriptor, addresses: workload.addresses,
                 listeners: listeners.first)
         } catch {
             plane.post { $0.remove(workload.name) }
@@ -241,13 +242,14 @@ final class WorkloadManager: Sendable {
 
     private func stop(_ name: ObjectName, _ live: Live, _ state: inout State) async {
         state.live[name] = nil
+        // First, while their packets are still kept inside: the application learns that its connections end.
+        plane.post { $0.remove(name) }
+        _ = await plane.openConnections()
         do {
             try kernel.detach(name)
         } catch {
             logger.warning("capture of \(name) was not removed whole: \(error)")
         }
-        plane.post { $0.remove(name) }
-        _ = await plane.openConnections()
         forget(live.workload.identity, state)
         logger.info("workload \(name) is released")
     }

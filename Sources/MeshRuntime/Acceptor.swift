@@ -20,15 +20,22 @@ public final class Acceptor {
     public let localAddress: RawSocketAddress
 
     private let core: Core
+    private let isTranslated: Bool
     private var listener: Int32
     private var token: UInt64 = 0
     private let accept: (SocketStream) -> Void
     private lazy var wake = WakeTimer(self)
 
     /// Takes over a listening socket, and closes it when this fails.
-    /// - Parameter accept: called with each connection; it must keep the stream.
-    public init(listener: Int32, on core: Core, accept: @escaping (SocketStream) -> Void) throws(SystemError) {
+    /// - Parameters:
+    ///   - isTranslated: the packet filter brings the connections here; their streams' `localAddress` is where they
+    ///     were going before (SO_ORIGINAL_DST).
+    ///   - accept: called with each connection; it must keep the stream.
+    public init(
+        listener: Int32, on core: Core, isTranslated: Bool = false, accept: @escaping (SocketStream) -> Void
+    ) throws(SystemError) {
         self.core = core
+        self.isTranslated = isTranslated
         self.listener = listener
         self.accept = accept
         var address = mesh_address()
@@ -59,7 +66,8 @@ public final class Acceptor {
             let result = mesh_socket_accept(listener, &peer)
             if result >= 0 {
                 accepted += 1
-                accept(SocketStream(accepted: result, from: RawSocketAddress(peer), on: core))
+                let destination = isTranslated ? try? Socket.originalDestination(of: result) : nil
+                accept(SocketStream(accepted: result, from: RawSocketAddress(peer), to: destination, on: core))
                 continue
             }
             switch -result {

@@ -90,6 +90,15 @@ public enum Socket {
         return RawSocketAddress(address)
     }
 
+    /// Where an accepted connection was going before the packet filter translated it; its own address when it was not.
+    public static func originalDestination(of socket: Int32) throws(SystemError) -> RawSocketAddress {
+        var address = mesh_address()
+        let code = mesh_socket_original_destination(socket, &address)
+        guard code != -Errno.noEntry else { return try localAddress(of: socket) }
+        try SystemError.check(code, "getsockopt SO_ORIGINAL_DST")
+        return RawSocketAddress(address)
+    }
+
     /// Closes a socket that no stream or acceptor has taken over.
     public static func close(_ socket: Int32) { mesh_close(socket) }
 

@@ -72,9 +72,13 @@ public final class SocketStream: ByteStream {
         }
     }
 
-    convenience init(accepted descriptor: Int32, from remote: RawSocketAddress, on core: Core) {
+    /// - Parameter destination: where the peer was going, when that is not the socket's own address.
+    convenience init(
+        accepted descriptor: Int32, from remote: RawSocketAddress, to destination: RawSocketAddress?, on core: Core
+    ) {
         self.init(adopting: descriptor, on: core)
         knownRemote = remote
+        knownLocal = destination
     }
 
     /// Starts a connection; see `connecting` of `init(adopting:on:connecting:)` for what the owner hears.
@@ -96,7 +100,7 @@ public final class SocketStream: ByteStream {
     /// The peer has aborted the connection, whether or not the owner was told; bytes from before may still be there.
     public var peerHasReset: Bool { failure == .reset }
 
-    /// Our end. Of a stream that came through a transparent listener: whom the peer wanted to reach.
+    /// Our end. Of a stream that came through a transparent or translated listener: whom the peer wanted to reach.
     /// All zeros once the stream is closed, unless it was asked for before.
     public var localAddress: RawSocketAddress {
         if let knownLocal { return knownLocal }

@@ -37,6 +37,7 @@ extension SystemError {
 
 /// The errnos this module decides by. Numbers are Linux's and the same on x86-64 and arm64.
 enum Errno {
+    static let noEntry: Int32 = 2
     static let again: Int32 = 11
     static let outOfMemory: Int32 = 12
     static let invalid: Int32 = 22

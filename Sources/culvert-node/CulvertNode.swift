@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import MeshAdmin
+import MeshKernel
 import MeshNode
 import MeshTelemetry
 
@@ -51,6 +52,12 @@ struct CulvertNode: AsyncParsableCommand {
 
     @Option(help: "Log lines as text or json. Default: text.")
     var logFormat: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Capture at this level, L0 to L3, or refuse to start. Default: the best that works here.",
+            valueName: "level"))
+    var captureLevel: String?
 
     static func main() async {
         do {
@@ -103,6 +110,7 @@ struct CulvertNode: AsyncParsableCommand {
         options.metricsPort = try settings.number(metricsPort, "metrics-port", in: ports) ?? options.metricsPort
         options.readinessPort = try settings.number(readinessPort, "readiness-port", in: ports) ?? options.readinessPort
         options.logFormat = try settings.choice(logFormat, "log-format", LogFormat.self) ?? options.logFormat
+        options.captureLevel = try settings.choice(captureLevel, "capture-level", CaptureLevel.self)
         return options
     }
 }

@@ -63,6 +63,8 @@ struct StatusReport: Codable, Hashable {
         let name: String
         let version: String
         let cores: Int
+        /// Absent for a waypoint, which captures nothing.
+        let captureLevel: String?
     }
 
     struct Mesh: Codable, Hashable {
@@ -119,6 +121,7 @@ struct StatusReport: Codable, Hashable {
     var text: String {
         var lines = ["\(daemon.kind) \(daemon.name) (version \(daemon.version), \(daemon.cores) cores): "]
         lines[0] += ready ? "ready" : "not ready"
+        if let level = daemon.captureLevel { lines.append("  capture      level \(level)") }
         lines += notReady.map { "  waiting for  \($0)" }
         lines.append(
             "  mesh         generation \(mesh.generation), trust domain \(mesh.trustDomain), mTLS \(mesh.mtls), "

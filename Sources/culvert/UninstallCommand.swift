@@ -33,7 +33,7 @@ struct UninstallCommand: ParsableCommand {
 
     func run() throws {
         do throws(KernelError) {
-            try KernelCapture.uninstall(
+            try NodeCapture.uninstall(
                 options: CaptureOptions(
                     nodeName: nodeName, cgroupPath: cgroup, bpffsPath: bpffs, runtimeDirectory: runDir))
         } catch {

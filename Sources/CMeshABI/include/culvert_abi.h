@@ -32,6 +32,8 @@
 #define CULVERT_MARK_MATCH 0x00000c50u
 #define CULVERT_MARK_CAPTURED 0x00000c51u /* an application's socket, set by the connect hook */
 #define CULVERT_MARK_UPSTREAM 0x00000c52u /* the proxy's socket towards the application, bound to the client's address */
+/* At levels without programs: any other socket of the proxy inside a pod. Not for the rule; filter rules let it pass. */
+#define CULVERT_MARK_PROXY 0x00000c61u
 #define CULVERT_ROUTE_TABLE 3152u
 #define CULVERT_RULE_PRIORITY 3152u
 
@@ -235,5 +237,6 @@ _Static_assert(sizeof(struct culvert_closed) == 120, "culvert_closed");
 _Static_assert(CULVERT_EVENTS <= CULVERT_EVENTS_ROOM, "room for counters");
 _Static_assert((CULVERT_MARK_CAPTURED & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "captured mark");
 _Static_assert((CULVERT_MARK_UPSTREAM & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "upstream mark");
+_Static_assert((CULVERT_MARK_PROXY & CULVERT_MARK_MASK) != CULVERT_MARK_MATCH, "proxy mark");
 
 #endif

@@ -45,6 +45,8 @@ int mesh_socket_connect(int socket, const struct mesh_address *address, bool fam
 /// The next connection, nonblocking and close-on-exec, and who made it.
 int mesh_socket_accept(int listener, struct mesh_address *peer);
 int mesh_socket_local(int socket, struct mesh_address *address);
+/// Where a connection that the packet filter translated was going (SO_ORIGINAL_DST); -ENOENT when it was not.
+int mesh_socket_original_destination(int socket, struct mesh_address *address);
 int mesh_socket_peer(int socket, struct mesh_address *address);
 /// Takes the pending error (SO_ERROR) as a positive errno: 0 when there is none. The kernel forgets it.
 int mesh_socket_take_error(int socket);

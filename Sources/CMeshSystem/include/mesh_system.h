@@ -11,6 +11,8 @@ const char *mesh_error_text(int code);
 
 /// Opens a path read-only and close-on-exec.
 int mesh_open(const char *path);
+/// An empty file that lives in memory until its last descriptor closes.
+int mesh_memory_file(void);
 /// The inode number of an open file.
 int mesh_inode(int descriptor, uint64_t *inode);
 

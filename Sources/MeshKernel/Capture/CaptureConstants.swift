@@ -12,6 +12,10 @@ public enum CaptureConstants {
     public static let upstreamMark: UInt32 = CULVERT_MARK_UPSTREAM
     public static let upstreamDevice = "lo"
 
+    /// SO_MARK of every other socket that the proxy opens inside a workload's namespace at levels L2 and L3: rules tell
+    /// the proxy from its workload by it.
+    public static let proxyMark: UInt32 = CULVERT_MARK_PROXY
+
     /// Ports inside a workload's namespace, as Istio's.
     public static let outboundPort = UInt16(CULVERT_PORT_OUTBOUND)
     public static let inboundPort = UInt16(CULVERT_PORT_INBOUND)

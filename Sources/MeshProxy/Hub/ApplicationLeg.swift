@@ -11,3 +11,14 @@ public struct ApplicationLeg: Sendable {
         self.mark = mark
     }
 }
+
+/// How capture tells the proxy's sockets inside a workload from the workload's own, where it works by rules of the
+/// packet filter.
+public struct FilterRules: Sendable {
+    /// SO_MARK of every socket but the leg to the application.
+    public let mark: UInt32
+
+    public init(mark: UInt32) {
+        self.mark = mark
+    }
+}

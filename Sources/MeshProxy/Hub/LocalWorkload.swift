@@ -62,6 +62,8 @@ public final class LocalWorkload {
 
     private func dial(_ address: SocketAddress, options: ConnectOptions) throws(SystemError) -> SocketStream {
         let target = RawSocketAddress(address)
+        var options = options
+        if namespace != nil, options.mark == nil { options.mark = hub.filterRules?.mark }
         let descriptor: Int32
         if let namespace {
             descriptor = try namespace.run(returningTo: hub.home) { () throws(SystemError) in

@@ -16,6 +16,8 @@ open class ProxyCore {
     public let telemetry: CoreTelemetry
     /// nil where nothing captures: applications are then reached as anybody reaches them.
     let applicationLeg: ApplicationLeg?
+    /// Set where rules of the packet filter bring captured connections, and translate their destinations on the way.
+    let filterRules: FilterRules?
     public private(set) var isDraining = false
     /// Small blocks of the HTTP/2 codec, shared by all sessions of the core.
     let http2Memory = HTTP2Memory()
@@ -24,13 +26,15 @@ open class ProxyCore {
     private var handshakes = 0
 
     public init(
-        core: Core, nodeName: String, snapshot: MeshSnapshot, telemetry: CoreTelemetry, applicationLeg: ApplicationLeg?
+        core: Core, nodeName: String, snapshot: MeshSnapshot, telemetry: CoreTelemetry, applicationLeg: ApplicationLeg?,
+        filterRules: FilterRules? = nil
     ) {
         self.core = core
         self.nodeName = nodeName
         self.snapshot = snapshot
         self.telemetry = telemetry
         self.applicationLeg = applicationLeg
+        self.filterRules = filterRules
     }
 
     // MARK: Changes from the control thread
@@ -82,7 +86,9 @@ open class ProxyCore {
         _ listener: Int32, _ local: LocalWorkload, body: @escaping (ProxyCore, SocketStream) -> Void
     ) throws(SystemError) {
         local.acceptors.append(
-            try Acceptor(listener: listener, on: core) { [unowned self] stream in body(self, stream) })
+            try Acceptor(listener: listener, on: core, isTranslated: filterRules != nil) { [unowned self] stream in
+                body(self, stream)
+            })
     }
 
     /// The workload is gone: its connections and sessions end now.

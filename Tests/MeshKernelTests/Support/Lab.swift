@@ -62,7 +62,7 @@ final class Lab {
 
     func tearDown() {
         for server in servers { server.stop() }
-        try? KernelCapture.uninstall(options: options)
+        try? NodeCapture.uninstall(options: options)
         for namespace in [pod, out] { _ = try? shell("ip netns del \(namespace)") }
         _ = try? shell("umount \(bpffs)")
         rmdir(bpffs)

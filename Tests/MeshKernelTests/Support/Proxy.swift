@@ -10,10 +10,14 @@ final class Proxy {
     private(set) var inbound: [Int32] = []
     private(set) var tunnel: [Int32] = []
     private let namespace: NetworkNamespace
+    private let isTranslated: Bool
 
-    /// - Parameter cores: how many sockets share each port by SO_REUSEPORT.
-    init(in namespace: NetworkNamespace, cores: Int = 1) throws {
+    /// - Parameters:
+    ///   - cores: how many sockets share each port by SO_REUSEPORT.
+    ///   - isTranslated: the packet filter brings connections here and knows where they were going.
+    init(in namespace: NetworkNamespace, cores: Int = 1, isTranslated: Bool = false) throws {
         self.namespace = namespace
+        self.isTranslated = isTranslated
         var options = ListenOptions()
         options.transparent = true
         options.reusePort = true
@@ -42,7 +46,7 @@ final class Proxy {
         }
     }
 
-    /// A connection of the proxy's queue: getsockname, that is the original destination, and getpeername.
+    /// A connection of the proxy's queue: the original destination and getpeername.
     struct Accepted {
         let socket: Int32
         let destination: String
@@ -55,11 +59,20 @@ final class Proxy {
         for listener in listeners {
             let socket = Glibc.accept(listener, nil, nil)
             guard socket >= 0 else { continue }
-            let (destination, port) = name(of: socket, getsockname)
+            let (destination, port) = isTranslated ? original(of: socket) : name(of: socket, getsockname)
             let (source, _) = name(of: socket, getpeername)
             return Accepted(socket: socket, destination: destination, port: port, source: source)
         }
         return nil
+    }
+
+    private func original(of socket: Int32) -> (String, UInt16) {
+        guard let address = try? Socket.originalDestination(of: socket) else { return ("none", 0) }
+        let ip =
+            address.isIPv4
+            ? IPAddress(v4: UInt32(truncatingIfNeeded: address.low))
+            : IPAddress(high: address.high, low: address.low)
+        return ("\(ip)", address.port)
     }
 
     private func name(

@@ -1,0 +1,146 @@
+internal import CMeshSystem
+internal import Glibc
+public import MeshModel
+
+/// Capture of the local workloads' TCP connections, at the level this kernel allows (DATAPATH §1).
+///
+/// What a caller may rely on is the same at every level: a connection that a workload opens reaches the outbound
+/// listener with its destination, one from outside reaches the inbound or tunnel listener, what stays inside the
+/// namespace is left alone, an absent proxy means refusal and never clear text, and `detach` puts back what was found.
+/// Levels differ in where the proxy reads the original destination (`translatesDestinations`) and in the mark its own
+/// sockets need (`proxyMark`).
+///
+/// All functions may be called from any thread and block for some milliseconds.
+public final class NodeCapture: Sendable {
+    public let level: CaptureLevel
+    /// Why this level and no better one; empty when it was asked for or is the best.
+    public let explanation: String
+
+    private let mechanism: Mechanism
+
+    private enum Mechanism: Sendable {
+        case programs(KernelCapture)
+        case rules(RedirectCapture)
+    }
+
+    /// Takes the node's lock and prepares capture, or takes over what an earlier daemon of the node left.
+    /// - Parameter level: nil: the level an earlier daemon left capture at, else the best one of this kernel. One that
+    ///   this kernel cannot do, or that another capture of this node stands in the way of, is refused.
+    public init(options: CaptureOptions, level wanted: CaptureLevel? = nil) throws(KernelError) {
+        let choice = try Self.choose(wanted, options)
+        level = choice.level
+        explanation = choice.explanation
+        switch choice.level {
+        case .l0: mechanism = .programs(try KernelCapture(options: options))
+        case .l3: mechanism = .rules(try RedirectCapture(options: options))
+        case .l1, .l2:
+            throw KernelError(
+                .levelUnavailable(choice.level), "starting capture", at: "level \(choice.level)",
+                cause: "this version captures at L0 and L3", remedy: "ask for L0 or L3")
+        }
+    }
+
+    /// The programs and maps of capture; nil at levels without them.
+    public var programs: KernelCapture? {
+        if case .programs(let capture) = mechanism { capture } else { nil }
+    }
+
+    /// Whether the proxy's sockets have addresses of their own and SO_ORIGINAL_DST says where a connection was going;
+    /// else getsockname says it.
+    public var translatesDestinations: Bool { level >= .l2 }
+
+    /// SO_MARK for every socket the proxy opens inside a workload, the leg to the application apart; nil: none.
+    public var proxyMark: UInt32? { level >= .l2 ? CaptureConstants.proxyMark : nil }
+
+    /// Captures a workload, or brings its capture up to date (other addresses, new listeners): calling it twice is the
+    /// same as calling it once. When it throws, a workload that was not captured before is not captured now.
+    /// - Parameters:
+    ///   - namespace: its network namespace; the descriptor is duplicated.
+    ///   - addresses: all of the workload's addresses, 1…8. Connections of a family without one are refused.
+    ///   - listeners: made inside the namespace on the ports of `CaptureConstants`, listening, `IP_TRANSPARENT` set.
+    /// - Returns: whether capture of an earlier daemon was taken over without a gap.
+    @discardableResult
+    public func attach(
+        _ workload: ObjectName, namespace: Int32, addresses: [IPAddress], listeners: CaptureListeners
+    ) throws(KernelError) -> Bool {
+        guard !addresses.isEmpty, addresses.count <= CaptureConstants.maximumAddresses else {
+            throw KernelError(
+                .badRequest, "capturing a workload", at: "\(workload)", cause: "it has \(addresses.count) addresses",
+                remedy: "give it 1 to \(CaptureConstants.maximumAddresses) addresses")
+        }
+        let descriptor = try Descriptor(duplicating: namespace, what: "keeping the namespace", at: "\(workload)")
+        switch mechanism {
+        case .programs(let capture):
+            return try capture.attach(
+                workload, namespace: namespace, cookie: Self.cookie(of: descriptor, "\(workload)"),
+                addresses: addresses, listeners: listeners
+            ).adopted
+        case .rules(let capture):
+            return try capture.attach(workload, namespace: descriptor, addresses: addresses)
+        }
+    }
+
+    /// Ends the capture of a workload and puts its namespace back as it was found. Unknown names are no error. Close
+    /// the workload's proxied connections first: afterwards nothing keeps their packets inside.
+    public func detach(_ workload: ObjectName) throws(KernelError) {
+        switch mechanism {
+        case .programs(let capture): try capture.detach(workload)
+        case .rules(let capture): try capture.detach(workload)
+        }
+    }
+
+    /// Lets go what an earlier daemon left: its workloads that are not in `wanted` and were not attached again. Call it
+    /// once the first configuration has been applied. A wanted workload that could not be attached yet stays captured,
+    /// that is, refused rather than in clear text.
+    /// - Returns: the workloads let go.
+    @discardableResult
+    public func sweep(keeping wanted: Set<ObjectName>) -> [ObjectName] {
+        switch mechanism {
+        case .programs(let capture): capture.sweep(keeping: wanted)
+        case .rules(let capture): capture.sweep(keeping: wanted)
+        }
+    }
+
+    /// All captured workloads, with those of an earlier daemon.
+    public var workloads: [ObjectName] {
+        switch mechanism {
+        case .programs(let capture): capture.workloads.map(\.workload)
+        case .rules(let capture): capture.workloads
+        }
+    }
+
+    /// Workloads whose capture an earlier daemon left and no `attach` of this one has taken over yet.
+    public var adoptable: [ObjectName] {
+        switch mechanism {
+        case .programs(let capture): capture.adoptable
+        case .rules(let capture): capture.adoptable
+        }
+    }
+
+    /// Removes everything. Without this call, capture stays when the object goes or the process ends.
+    public func uninstall() throws(KernelError) {
+        switch mechanism {
+        case .programs(let capture): try capture.uninstall()
+        case .rules(let capture): try capture.uninstall()
+        }
+    }
+
+    /// `uninstall()` for a node whose daemon is gone, at whatever level it ran. Fails while the daemon runs.
+    public static func uninstall(options: CaptureOptions) throws(KernelError) {
+        try KernelCapture.uninstall(options: options)
+        if RedirectRecords(options, level: .l3).exist { try RedirectCapture(options: options).uninstall() }
+    }
+
+    private static func cookie(of namespace: Descriptor, _ place: String) throws(KernelError) -> UInt64 {
+        try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
+            var cookie: UInt64 = 0
+            let code = mesh_network_namespace_cookie(&cookie)
+            guard code == 0 else {
+                throw KernelError(
+                    .namespaceMissing, "reading the namespace's cookie", at: place, code: code,
+                    remedy: "use Linux 5.14 or later, or --capture-level L3")
+            }
+            return cookie
+        }
+    }
+}

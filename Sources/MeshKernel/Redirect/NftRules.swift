@@ -1,0 +1,104 @@
+internal import CMeshABI
+internal import MeshModel
+
+/// The rules of one workload's namespace: one table of our own, replaced or removed in one transaction.
+///
+/// - Destinations are translated to the workload's **own address**, not to 127.0.0.1 as the `redirect` statement does:
+///   the route to an own address exists for sockets bound to a device too, so those are captured like all others.
+/// - Only what begins with a SYN is translated. A connection that was there before the rules is in `live4`, `live6` and
+///   passes. Any other packet without an entry in the connection table belongs to a captured connection whose entry was
+///   lost (table flushed, entry aged out): it would leave for the real destination in clear text, so it is reset.
+/// - A port without a listener answers with a reset: an absent proxy refuses at once.
+struct NftRules: Hashable, Sendable {
+    static let table = "culvert"
+    static let remove = "add table inet \(table)\ndelete table inet \(table)\n"
+    /// Fails when the table exists: the claim to a namespace.
+    static let claim = "create table inet \(table)\n"
+
+    var addresses: [IPAddress]
+    var live: [LiveConnection]
+
+    /// Replaces what stands. The first address of each family is where captured connections go.
+    var script: String {
+        """
+        \(Self.remove)table inet \(Self.table) {
+        \(sets)
+            chain guard {
+                type filter hook output priority -110; policy accept;
+                \(exemptions)
+        \(passLive)
+                ct state invalid drop
+                ct state new tcp flags & (fin | syn | rst | ack) != syn reject with tcp reset
+                ct state new ip6 daddr fe80::/10 reject with tcp reset
+        \(refusals)
+            }
+            chain outbound {
+                type nat hook output priority -100; policy accept;
+                \(exemptions)
+                tcp flags & (fin | syn | rst | ack) != syn accept
+        \(translations)
+            }
+            chain inbound {
+                type nat hook prerouting priority -100; policy accept;
+                meta l4proto != tcp accept
+                iifname "lo" accept
+                fib daddr type != local accept
+                tcp dport \(CULVERT_PORT_TUNNEL) accept
+                tcp flags & (fin | syn | rst | ack) != syn accept
+                meta l4proto tcp dnat to :\(CULVERT_PORT_INBOUND)
+            }
+        }
+
+        """
+    }
+
+    /// Other protocols, what stays inside, and the proxy's own sockets.
+    private var exemptions: String {
+        """
+        meta l4proto != tcp accept
+                oifname "lo" accept
+                meta mark \(CULVERT_MARK_PROXY) accept
+        """
+    }
+
+    private var families: [(ipv4: Bool, own: IPAddress?)] {
+        [true, false].map { ipv4 in (ipv4, addresses.first { $0.isIPv4 == ipv4 }) }
+    }
+
+    private var translations: String {
+        families.compactMap { ipv4, own in
+            own.map {
+                "        meta l4proto tcp dnat \(ipv4 ? "ip to \($0)" : "ip6 to [\($0)]"):\(CULVERT_PORT_OUTBOUND)"
+            }
+        }.joined(separator: "\n")
+    }
+
+    /// A family without an own address cannot be captured, so it does not get out.
+    private var refusals: String {
+        families.filter { $0.own == nil }.map { ipv4, _ in
+            "        ct state new meta nfproto \(ipv4 ? "ipv4" : "ipv6") meta l4proto tcp reject with tcp reset"
+        }.joined(separator: "\n")
+    }
+
+    private var passLive: String {
+        """
+                ip saddr . tcp sport . ip daddr . tcp dport @live4 accept
+                ip6 saddr . tcp sport . ip6 daddr . tcp dport @live6 accept
+        """
+    }
+
+    private var sets: String {
+        [true, false].map { ipv4 in
+            let type = ipv4 ? "ipv4_addr" : "ipv6_addr"
+            let elements = live.filter { $0.local.isIPv4 == ipv4 }.map {
+                "\($0.local) . \($0.localPort) . \($0.remote) . \($0.remotePort)"
+            }
+            return """
+                    set live\(ipv4 ? 4 : 6) {
+                        type \(type) . inet_service . \(type) . inet_service
+                \(elements.isEmpty ? "" : "        elements = { \(elements.joined(separator: ", ")) }")
+                    }
+                """
+        }.joined(separator: "\n")
+    }
+}

@@ -1,0 +1,199 @@
+internal import CMeshSystem
+internal import Glibc
+internal import MeshModel
+internal import Synchronization
+
+/// Capture by rules of the packet filter, without eBPF: level L3.
+///
+///     connect() ─▶ SYN ─▶ nat output: to OWN:15001 ─▶ outbound listener      (original destination: SO_ORIGINAL_DST)
+///     SYN from outside ─▶ nat prerouting: to :15006 ─▶ inbound listener      (port 15008 as it is: tunnel listener)
+///
+/// Invariants:
+/// - Rules stay when the daemon dies; a port without a listener refuses, so nothing leaves in clear text.
+/// - A namespace is ours when it has our table and there is a record of it; the record is written before anything in the
+///   namespace changes. A table without a record is another daemon's, a record without a table stands for nothing.
+/// - The proxy's own sockets inside carry a mark: `CaptureConstants.proxyMark`, and towards the application, over lo,
+///   `upstreamMark` with the routes and settings that every level has.
+/// - Connections that were there before are not touched.
+final class RedirectCapture: Sendable {
+    private let options: CaptureOptions
+    private let lock: NodeLock
+    private let records: RedirectRecords
+    private let state: Mutex<State>
+
+    private struct State: Sendable {
+        var workloads: [ObjectName: Entry] = [:]
+        var closed = false
+    }
+
+    private struct Entry: Sendable {
+        let record: RedirectRecord
+        /// nil: an earlier daemon captured it, and no `attach` has named its namespace yet.
+        let namespace: Descriptor?
+    }
+
+    /// Takes the node's lock and finds what an earlier daemon of the node left.
+    init(options: CaptureOptions) throws(KernelError) {
+        // For its check of the node's name, which becomes a path here as well.
+        _ = try Pins(options)
+        _ = try NftProgram.path()
+        lock = try NodeLock.take(options)
+        let records = RedirectRecords(options, level: .l3)
+        try records.make()
+        self.options = options
+        self.records = records
+        var found = State()
+        for record in records.load() {
+            if findNamespace(inode: UInt32(truncatingIfNeeded: record.inode)) == nil {
+                records.remove(record.inode)
+            } else {
+                found.workloads[record.workload] = Entry(record: record, namespace: nil)
+            }
+        }
+        state = Mutex(found)
+    }
+
+    var workloads: [ObjectName] { state.withLock { $0.workloads.keys.sorted() } }
+
+    var adoptable: [ObjectName] {
+        state.withLock { state in state.workloads.filter { $0.value.namespace == nil }.keys.sorted() }
+    }
+
+    /// - Returns: whether it took over what an earlier daemon left.
+    func attach(_ workload: ObjectName, namespace: Descriptor, addresses: [IPAddress]) throws(KernelError) -> Bool {
+        var inode: UInt64 = 0
+        guard mesh_is_network_namespace(namespace.raw) == 1, mesh_inode(namespace.raw, &inode) == 0 else {
+            throw KernelError(
+                .namespaceMissing, "capturing a workload", at: "\(workload)",
+                cause: "its descriptor is no network namespace", remedy: "open it again by its path")
+        }
+        return try state.withLock { state throws(KernelError) in
+            if state.closed {
+                throw KernelError(
+                    .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled",
+                    remedy: "make a new one")
+            }
+            // The same name in a new namespace: the old capture ends first.
+            if let old = state.workloads[workload], old.record.inode != inode {
+                state.workloads[workload] = nil
+                try release(old)
+            }
+            let holder = state.workloads.first { $0.value.record.inode == inode }
+            if let holder, holder.key != workload, holder.value.namespace != nil {
+                throw KernelError(
+                    .alreadyCaptured, "capturing a workload", at: "\(workload)",
+                    cause: "its network namespace is that of \(holder.key)",
+                    remedy: "give every workload its own network namespace")
+            }
+            guard state.workloads.count < CaptureConstants.maximumWorkloads || holder != nil else {
+                throw KernelError(
+                    .limitReached, "capturing a workload", at: options.nodeName,
+                    cause: "\(state.workloads.count) workloads are captured already",
+                    remedy: "spread the workloads over more nodes")
+            }
+            let (record, adopted) = try capture(workload, namespace, inode, addresses, holder: holder?.value)
+            if let holder, holder.key != workload { state.workloads[holder.key] = nil }
+            state.workloads[workload] = Entry(record: record, namespace: namespace)
+            return adopted && holder?.value.namespace == nil
+        }
+    }
+
+    func detach(_ workload: ObjectName) throws(KernelError) {
+        try state.withLock { state throws(KernelError) in
+            guard let entry = state.workloads.removeValue(forKey: workload) else { return }
+            try release(entry)
+        }
+    }
+
+    /// Lets go what an earlier daemon left and nobody wants.
+    func sweep(keeping wanted: Set<ObjectName>) -> [ObjectName] {
+        state.withLock { state in
+            let stale = state.workloads.filter { $0.value.namespace == nil && !wanted.contains($0.key) }
+            for (name, entry) in stale {
+                state.workloads[name] = nil
+                try? release(entry)
+            }
+            return stale.keys.sorted()
+        }
+    }
+
+    func uninstall() throws(KernelError) {
+        var failure: KernelError?
+        for workload in workloads {
+            do throws(KernelError) { try detach(workload) } catch { failure = failure ?? error }
+        }
+        state.withLock { $0.closed = true }
+        records.removeAll()
+        if let failure { throw failure }
+    }
+
+    // MARK: One namespace
+
+    private func capture(
+        _ workload: ObjectName, _ namespace: Descriptor, _ inode: UInt64, _ addresses: [IPAddress],
+        holder: Entry?
+    ) throws(KernelError) -> (RedirectRecord, adopted: Bool) {
+        let place = "\(workload)"
+        return try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
+            let stands = try NftProgram.tableExists(place: place)
+            if var record = holder?.record, stands || holder?.namespace != nil {
+                record.workload = workload
+                try records.save(record)
+                try install(record, addresses, place)
+                return (record, true)
+            }
+            if stands { throw foreign(place) }
+            let record = RedirectRecord(
+                workload: workload, inode: inode, settings: try .read(), live: LiveConnection.all())
+            try records.save(record)
+            do throws(KernelError) {
+                try NftProgram.apply(NftRules.claim, what: "adding the table of rules", place: place)
+            } catch {
+                records.remove(inode)
+                throw error
+            }
+            do throws(KernelError) { try install(record, addresses, place) } catch {
+                // The failure is what the caller needs to hear, whatever becomes of the rest.
+                try? restore(record, place)
+                records.remove(inode)
+                throw error
+            }
+            return (record, false)
+        }
+    }
+
+    /// Settings and routes are harmless without the rules, so the rules come last, in one step.
+    private func install(_ record: RedirectRecord, _ addresses: [IPAddress], _ place: String) throws(KernelError) {
+        try NamespaceSettings.captured.apply()
+        try CaptureRoutes.install(addresses, loopback: if_nametoindex("lo"), place: place)
+        let rules = NftRules(addresses: addresses, live: record.live)
+        try NftProgram.apply(rules.script, what: "installing the rules", place: place)
+    }
+
+    private func restore(_ record: RedirectRecord, _ place: String) throws(KernelError) {
+        try NftProgram.apply(NftRules.remove, what: "removing the rules", place: place)
+        try CaptureRoutes.remove(loopback: if_nametoindex("lo"), place: place)
+        try record.settings.apply()
+    }
+
+    /// The record goes only when the namespace is as it was, or is gone and took everything with it.
+    private func release(_ entry: Entry) throws(KernelError) {
+        let inode = entry.record.inode
+        if let namespace = entry.namespace ?? findNamespace(inode: UInt32(truncatingIfNeeded: inode)) {
+            let place = "net:[\(inode)]"
+            try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
+                // A record without a table stands for nothing: the inode belongs to another namespace by now.
+                if try NftProgram.tableExists(place: place) { try restore(entry.record, place) }
+            }
+        }
+        records.remove(inode)
+    }
+
+    private func foreign(_ place: String) -> KernelError {
+        KernelError(
+            .alreadyCaptured, "capturing a workload", at: place,
+            cause: "its namespace has a table inet \(NftRules.table) that this node has no record of",
+            remedy: "list the workload on one node only; if no daemon captures it, in its namespace: "
+                + "nft delete table inet \(NftRules.table)")
+    }
+}

@@ -1,0 +1,68 @@
+import Glibc
+import MeshModel
+import MeshRuntime
+
+@testable import MeshKernel
+
+/// Capture at one level in a lab of its own. What every level promises is tested through this.
+final class LevelFixture {
+    let level: CaptureLevel
+    let lab: Lab
+    private(set) var capture: NodeCapture!
+    private(set) var proxy: Proxy!
+
+    static func with(_ level: CaptureLevel, _ body: (LevelFixture) throws -> Void) throws {
+        let fixture = try LevelFixture(level)
+        defer { fixture.tearDown() }
+        try fixture.begin()
+        try body(fixture)
+    }
+
+    private init(_ level: CaptureLevel) throws {
+        self.level = level
+        lab = try Lab()
+    }
+
+    /// A daemon starts: capture and listeners.
+    func begin() throws {
+        capture = try NodeCapture(options: lab.options, level: level)
+        proxy = try Proxy(in: lab.namespace(lab.pod), isTranslated: capture.translatesDestinations)
+    }
+
+    /// As kill -9 leaves it: every descriptor gone, nothing tidied.
+    func kill() {
+        capture = nil
+        proxy?.close()
+        proxy = nil
+    }
+
+    private func tearDown() {
+        try? capture?.uninstall()
+        kill()
+        lab.tearDown()
+    }
+
+    @discardableResult
+    func attach(_ name: ObjectName? = nil, addresses: [IPAddress]? = nil) throws -> Bool {
+        try lab.withDescriptor(lab.pod) { descriptor in
+            try capture.attach(
+                name ?? lab.name, namespace: descriptor, addresses: addresses ?? lab.addresses,
+                listeners: proxy.listeners)
+        }
+    }
+
+    /// Rules, routes, settings and filters of the workload's namespace, as other programs see them. Without link-local
+    /// IPv6: those addresses come up some time after their device.
+    func surroundings() throws -> String {
+        var text = try shell("ip netns exec \(lab.pod) nft list ruleset")
+        for family in ["-4", "-6"] {
+            text += try shell("ip -n \(lab.pod) \(family) rule")
+            text += try shell("ip -n \(lab.pod) \(family) route show table all")
+        }
+        for setting in ["ipv4.tcp_fwmark_accept", "ipv4.fwmark_reflect", "ipv6.fwmark_reflect"] {
+            text += try shell("ip netns exec \(lab.pod) sysctl net.\(setting)")
+        }
+        return text.split(separator: "\n").filter { !$0.contains("fe80:") && !$0.contains("ff00:") }.joined(
+            separator: "\n")
+    }
+}
