@@ -117,7 +117,7 @@ let package = Package(
         tests("MeshIdentityTests", ["MeshIdentity", "MeshTLS", "MeshModel"]),
         tests("MeshTelemetryTests", ["MeshTelemetry", "MeshModel", .product(name: "Logging", package: "swift-log")]),
         tests("MeshDiscoveryTests", ["MeshDiscovery", "MeshModel"]),
-        tests("MeshKernelTests", ["MeshKernel", "MeshModel", "MeshRuntime", "culvert-load"]),
+        tests("MeshKernelTests", ["MeshKernel", "MeshModel", "MeshRuntime", "culvert", "culvert-load"]),
         tests(
             "MeshProxyTests",
             [

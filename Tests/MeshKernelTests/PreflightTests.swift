@@ -5,22 +5,11 @@ import Testing
 @testable import MeshKernel
 
 struct PreflightTests {
-    @Test func theVerdictFollowsTheRequiredChecks() {
-        func report(_ checks: PreflightReport.Check...) -> PreflightReport { PreflightReport(checks: checks) }
-        let good = PreflightReport.Check("a", "a", .ok, "")
-        let doubt = PreflightReport.Check("b", "b", .unknown, "")
-        let bad = PreflightReport.Check("c", "c", .fail, "")
-        let aside = PreflightReport.Check("d", "d", .fail, "", required: false)
-        #expect(report(good, aside).verdict == .usable && report(good, aside).level == .full)
-        #expect(report(good, doubt).verdict == .unknown && report(good, doubt).level == nil)
-        #expect(report(good, doubt, bad).verdict == .unusable)
-    }
-
     @Test func thisMachineIsProbedAndLeftAsItWas() throws {
         let lab = try Lab()
         defer { lab.tearDown() }
         let report = Preflight.run(lab.options)
-        #expect(report.verdict == .usable && report.level == .full, "\(report.checks.filter { $0.status != .ok })")
+        #expect(report.verdict == .usable && report.level == .l0, "\(report.checks.filter { $0.status != .ok })")
         #expect(report.checks.first { $0.id == "capture" }?.status == .ok)
         #expect(Set(report.checks.map(\.id)).count == report.checks.count)
         #expect(Files.names(in: lab.cgroup).filter { $0.hasPrefix("culvert") }.isEmpty)
@@ -29,10 +18,13 @@ struct PreflightTests {
 
     @Test func whatIsMissingComesWithItsRemedy() throws {
         let report = Preflight.run(CaptureOptions(nodeName: "x", cgroupPath: "/nowhere", bpffsPath: "/tmp"))
-        #expect(report.verdict == .unusable)
+        #expect(report.fitness(.l0).verdict == .unusable && report.level != .l0)
         let bpffs = try #require(report.checks.first { $0.id == "bpffs" })
         #expect(bpffs.status == .fail && bpffs.remedy == "mount -t bpf bpf /tmp")
         #expect(report.checks.first { $0.id == "cgroup2" }?.status == .fail)
+        #expect(throws: KernelError.self) {
+            try Preflight.validate(CaptureOptions(nodeName: "x", cgroupPath: "/nowhere"))
+        }
     }
 }
 

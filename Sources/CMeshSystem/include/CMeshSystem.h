@@ -5,5 +5,6 @@
 
 #include "culvert_kernel.h"
 #include "mesh_poll.h"
+#include "mesh_probe.h"
 #include "mesh_socket.h"
 #include "mesh_system.h"

@@ -29,20 +29,15 @@ extension NodeCapture {
         }
         try requirePaths(options)
         let report = Preflight.run(options)
-        if report.verdict == .usable { return Choice(level: .l0) }
-        let missing = report.checks.filter { $0.required && $0.status != .ok && $0.status != .warn }
-            .map { "\($0.title): \($0.detail)" }.joined(separator: "; ")
-        do throws(KernelError) {
-            try requireCapabilities(for: .l3)
-            _ = try NftProgram.path()
-        } catch {
+        let missing = report.obstacles(to: .l0).map { "\($0.title): \($0.detail)" }.joined(separator: "; ")
+        guard let level = report.level else {
             // Nothing works here: what the best level lacks is what the operator needs to know.
             try requireCapabilities(for: .l0)
             throw KernelError(
                 .levelUnavailable(.l0), "starting capture", at: "this machine",
-                cause: "no level works: \(missing); \(error.cause)", remedy: "see 'culvert preflight'")
+                cause: "no level works: \(missing)", remedy: "see 'culvert preflight'")
         }
-        return Choice(level: .l3, explanation: missing)
+        return Choice(level: level, explanation: level == .l0 ? "" : missing)
     }
 
     /// Refuses a process that lacks what a level needs (nil: what any level needs), naming it: asked before anything is

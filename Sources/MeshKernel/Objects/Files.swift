@@ -27,7 +27,8 @@ enum Files {
         return Glibc.write(raw, bytes, bytes.count) == bytes.count ? 0 : -errno
     }
 
-    static func names(in directory: String) -> [String] {
+    /// - Parameter type: which entries, by readdir(3)'s d_type.
+    static func names(in directory: String, where type: (UInt8) -> Bool = { _ in true }) -> [String] {
         guard let stream = opendir(directory) else { return [] }
         defer { closedir(stream) }
         var names: [String] = []
@@ -35,9 +36,14 @@ enum Files {
             let name = withUnsafePointer(to: &entry.pointee.d_name) {
                 $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            if name != "." && name != ".." { names.append(name) }
+            if name != "." && name != ".." && type(entry.pointee.d_type) { names.append(name) }
         }
         return names.sorted()
+    }
+
+    /// The paths of the directories in a directory.
+    static func directories(in directory: String) -> [String] {
+        names(in: directory, where: { $0 == UInt8(DT_DIR) }).map { "\(directory)/\($0)" }
     }
 
     /// Makes a directory and those above it. 0 or a negated errno.
