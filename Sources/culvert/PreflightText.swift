@@ -38,16 +38,34 @@ struct PreflightText {
     }
 
     private func lines(_ check: PreflightReport.Check, _ titles: [String], _ width: Int) -> [String] {
-        let margin = String(repeating: " ", count: width + 13)
         let several = titles.count > 1
         let title = (several ? "\(titles.count) checks" : check.title)
             .padding(toLength: width, withPad: " ", startingAt: 0)
-        var lines = ["  \(label(check.status))  \(title)  \(check.detail)"]
-        if several { lines.append("\(margin)these: \(titles.joined(separator: ", "))") }
+        var paragraphs = [check.detail]
+        if several { paragraphs.append("these: \(titles.joined(separator: ", "))") }
         if check.status != .ok {
             let cost = several ? "" : Self.cost(check)
-            if !cost.isEmpty { lines.append("\(margin)costs: \(cost)") }
-            if !check.remedy.isEmpty { lines.append("\(margin)do:    \(check.remedy)") }
+            if !cost.isEmpty { paragraphs.append("costs: \(cost)") }
+            if !check.remedy.isEmpty { paragraphs.append("do:    \(check.remedy)") }
+        }
+        let margin = width + 13
+        let text = paragraphs.flatMap { Self.wrapped($0, to: max(40, Self.columns - margin)) }
+        let indent = String(repeating: " ", count: margin)
+        return ["  \(label(check.status))  \(title)  \(text[0])"] + text.dropFirst().map { indent + $0 }
+    }
+
+    private static let columns = 120
+
+    /// Breaks between words; what continues a paragraph is indented below its first line's text.
+    static func wrapped(_ text: String, to width: Int) -> [String] {
+        var lines = [""]
+        for word in text.split(separator: " ", omittingEmptySubsequences: false) {
+            let last = lines[lines.count - 1]
+            if last.count + word.count + 1 > width && last.contains(where: { $0 != " " }) {
+                lines.append("       \(word)")
+            } else {
+                lines[lines.count - 1] = last.isEmpty ? String(word) : "\(last) \(word)"
+            }
         }
         return lines
     }
@@ -116,9 +134,7 @@ struct PreflightText {
         let word =
             switch fitness.verdict {
             case .usable:
-                use.level == nil
-                    ? "the machine is fit for it"
-                    : offered ? "usable" : "usable here, but this version of culvert-node does not have it"
+                offered ? "usable" : "usable here, but this version of culvert-node does not have it"
             case .unusable: "lost for: \(named)\(rest)"
             case .unknown: "not known: \(blocking.count) checks could not be made"
             }

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import MeshModel
 import Testing
 
 @testable import MeshKernel
@@ -184,6 +185,29 @@ struct PreflightCommandTests {
         try shell("ip netns exec \(lab.pod) sysctl -qw net.ipv4.conf.e0.rp_filter=1")
         let check = try preflight(behind: ["nsenter", "--net=/run/netns/\(lab.pod)"]).check("rp_filter")
         #expect(check.status == .warn && check.detail == "strict on e0")
+    }
+
+    /// What the report says of it: the loop's packets keep their route, so no filter looks at them.
+    @Test(arguments: [CaptureLevel.l0, .l3])
+    func aStrictReversePathFilterDoesNotHurtCapture(_ level: CaptureLevel) throws {
+        lab.tearDown()
+        try LevelFixture.with(level) { fixture in
+            let lab = fixture.lab
+            for name in ["all", "default", "lo", "e0"] {
+                try shell("ip netns exec \(lab.pod) sysctl -qw net.ipv4.conf.\(name).rp_filter=1")
+            }
+            try lab.serve(in: lab.pod, port: 8080)
+            try fixture.attach()
+            let seen = try lab.connect(in: lab.pod, "192.0.2.1", 80)
+            #expect(seen.error == "" && seen.peer == "192.0.2.1")
+            let accepted = try #require(fixture.proxy.accept(fixture.proxy.outbound))
+            #expect(accepted.destination == "192.0.2.1")
+            close(accepted.socket)
+            let answer = try Proxy.converse(
+                in: lab.namespace(lab.pod), from: #require(IPAddress("198.51.100.7")), to: lab.v4, port: 8080,
+                text: "hello")
+            #expect(answer == "::ffff:198.51.100.7 ::ffff:10.77.0.2|hello")
+        }
     }
 
     // MARK: privileges (P25)

@@ -55,6 +55,12 @@ struct PreflightTextTests {
         #expect(lines.last == "  Required: L0 or better: could not be found out.")
     }
 
+    @Test func longFindingsAreBrokenBetweenWords() {
+        #expect(PreflightText.wrapped("do:    one two three", to: 14) == ["do:    one two", "       three"])
+        #expect(PreflightText.wrapped("short", to: 14) == ["short"])
+        #expect(PreflightText.wrapped("/a/path/that/is/longer", to: 10) == ["/a/path/that/is/longer"])
+    }
+
     @Test func noLevelIsSaidPlainlyWithWhatToDo() {
         let lines = text([
             Check(

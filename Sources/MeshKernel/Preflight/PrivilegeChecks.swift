@@ -16,7 +16,7 @@ enum PrivilegeChecks {
         if capability == .sysResource {
             let old = context.version.map { $0 < KernelVersion(5, 11) } ?? false
             return probe.found(
-                old ? .warn : .ok, "absent: \(capability.purpose)\(old ? "" : "; not needed on this kernel")",
+                old ? .warn : .ok, "absent: to \(capability.purpose)\(old ? "" : "; not needed on this kernel")",
                 cost: old ? "programs and maps must fit the locked memory limit (below)" : "",
                 remedy: old ? "grant CAP_SYS_RESOURCE" : "")
         }
