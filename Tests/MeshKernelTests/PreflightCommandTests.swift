@@ -166,6 +166,15 @@ struct PreflightCommandTests {
         #expect(ran.verdicts(.l0, .l2, .l3) == [.unusable, .unusable, .usable])
     }
 
+    @Test func aForeignLookupProgramIsNamedWithItsNamespace() throws {
+        defer { lab.tearDown() }
+        let foreign = try attached("steerer", to: "/run/netns/\(lab.pod)", hook: (30, 36))
+        defer { foreign.stop() }
+        let check = try preflight().check("conflict.lookup")
+        #expect(check.status == .warn && check.detail.hasPrefix("steerer in net:["))
+        #expect(check.detail.hasSuffix("(/run/netns/\(lab.pod))"))
+    }
+
     @Test func rulesThatTakeOurMarksAreNamed() throws {
         defer { lab.tearDown() }
         try shell("ip -n \(lab.pod) rule add fwmark 0xc51 table 99 priority 100")

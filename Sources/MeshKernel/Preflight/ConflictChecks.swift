@@ -34,7 +34,7 @@ enum ConflictChecks {
     }
 
     /// The namespaces of all processes (as far as CAP_SYS_PTRACE goes), the own one first; each once.
-    private static func namespaces() -> [(inode: UInt64, path: String)] {
+    static func namespaces() -> [(inode: UInt64, path: String)] {
         var seen: Set<UInt64> = []
         let paths =
             ["/proc/self/ns/net"] + Files.names(in: "/run/netns").map { "/run/netns/\($0)" }

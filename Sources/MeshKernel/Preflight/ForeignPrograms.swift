@@ -163,23 +163,31 @@ enum ForeignPrograms {
         return .success(ids.prefix(Int(min(count, 64))).map { BPFLink.programName($0) ?? "program \($0)" })
     }
 
+    /// In every network namespace: a lookup program sees the SYNs of one alone.
     private static func lookups() -> PreflightReport.Check {
-        let raw = mesh_open_current_network_namespace()
-        guard raw >= 0 else { return lookup.found(.unknown, errorText(raw)) }
-        let namespace = Descriptor(adopting: raw)
-        switch query(namespace, BPF_SK_LOOKUP, flags: 0) {
-        case .failure(let error):
-            return error.code == -EINVAL
-                ? lookup.ok("none: the kernel has no such hook") : lookup.found(.unknown, errorText(error.code))
-        case .success(let names):
-            let others = names.filter(isForeign)
-            return others.isEmpty
-                ? lookup.ok("none in this network namespace")
-                : lookup.found(
-                    .warn, "in this network namespace: \(others.joined(separator: ", "))",
-                    cost: "where one steers a workload's connections first, they may miss the mesh",
-                    remedy: "keep it out of pods' namespaces")
+        var found: [String] = []
+        let spaces = ConflictChecks.namespaces()
+        for (inode, path) in spaces {
+            let raw = mesh_open(path)
+            // A process that ended in between takes its namespace along.
+            guard raw >= 0 else { continue }
+            let space = Descriptor(adopting: raw)
+            // Nor is every file of /run/netns one: an unmounted name is a plain file.
+            guard mesh_is_network_namespace(space.raw) == 1 else { continue }
+            switch query(space, BPF_SK_LOOKUP, flags: 0) {
+            case .failure(let error):
+                return error.code == -EINVAL
+                    ? lookup.ok("none: the kernel has no such hook")
+                    : lookup.found(.unknown, "\(path): \(errorText(error.code))")
+            case .success(let names):
+                found += names.filter(isForeign).map { "\($0) in net:[\(inode)] (\(path))" }
+            }
         }
+        guard !found.isEmpty else { return lookup.ok("none in \(spaces.count) network namespaces") }
+        return lookup.found(
+            .warn, found.prefix(4).joined(separator: "; ") + (found.count > 4 ? "; and \(found.count - 4) more" : ""),
+            cost: "where one steers a workload's connections, they may miss the mesh",
+            remedy: "find its owner (bpftool link) and keep it out of pods' namespaces")
     }
 
     private static let mostCgroups = 4096

@@ -55,7 +55,7 @@ enum KernelChecks {
         let hooks: [PreflightReport.Use] = [.l0, .l1, .l2]
         let features: [Feature] = [
             (
-                Probe(.kernel, "bpf.connect", "connect hooks", hooks),
+                Probe(.kernel, "bpf.connect", "connect hook type", hooks),
                 { libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, nil) }, "4.17", "CONFIG_CGROUP_BPF"
             ),
             (
@@ -64,7 +64,7 @@ enum KernelChecks {
                 "CONFIG_CGROUP_BPF"
             ),
             (
-                Probe(.kernel, "bpf.lookup", "socket lookup programs", steering),
+                Probe(.kernel, "bpf.lookup", "socket lookup type", steering),
                 { libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SK_LOOKUP, nil) }, "5.9", "CONFIG_BPF_SYSCALL, CONFIG_INET"
             ),
             (
@@ -73,7 +73,7 @@ enum KernelChecks {
                 "CONFIG_BPF_SYSCALL (before 5.13 CONFIG_BPF_STREAM_PARSER)"
             ),
             (
-                Probe(.kernel, "bpf.sockops", "socket event programs", hooks),
+                Probe(.kernel, "bpf.sockops", "socket event type", hooks),
                 { libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SOCK_OPS, nil) }, "4.13", "CONFIG_CGROUP_BPF"
             ),
             (
@@ -82,7 +82,7 @@ enum KernelChecks {
                 "CONFIG_CGROUP_BPF"
             ),
             (
-                Probe(.kernel, "bpf.message", "socket message programs", [.t2]),
+                Probe(.kernel, "bpf.message", "socket message type", [.t2]),
                 { libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SK_MSG, nil) }, "4.17",
                 "CONFIG_BPF_SYSCALL (before 5.13 CONFIG_BPF_STREAM_PARSER)"
             ),
