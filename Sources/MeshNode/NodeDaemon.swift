@@ -55,9 +55,14 @@ public struct NodeDaemon: Sendable {
         defer { plane.stop() }
         let signer = EmbeddedSigner(authority)
         let svids = SVIDStore(signer: signer, changed: { svid in plane.install(svid, logger: logger) })
-        let direct = kernel.programs.map {
-            DirectTraffic(nodeName: nodeName, kernel: $0, plane: plane, logger: Logger(label: "direct"))
-        }
+        let obstacle = KernelCapture.directObstacle()
+        if let obstacle { logger.warning("same-node connections go through the proxy: \(obstacle)") }
+        let direct =
+            obstacle != nil
+            ? nil
+            : kernel.programs.map {
+                DirectTraffic(nodeName: nodeName, kernel: $0, plane: plane, logger: Logger(label: "direct"))
+            }
         try attempt { try direct?.start() }
         defer { direct?.stop() }
         let workloads = WorkloadManager(

@@ -26,6 +26,18 @@ struct DirectState: Sendable {
 }
 
 extension KernelCapture {
+    /// Why this kernel cannot have direct connections: it could not end them when policy takes them back. nil: it can.
+    /// Tries with a connection of its own over loopback; what fails for another reason is not held against the kernel.
+    public static func directObstacle() -> String? {
+        switch mesh_probe_destroy() {
+        case -EOPNOTSUPP: "the kernel has no SOCK_DESTROY (CONFIG_INET_DIAG_DESTROY)"
+        case -ENOENT: "the kernel has no tcp_diag (CONFIG_INET_TCP_DIAG)"
+        case -EPERM: "ending connections is not permitted (CAP_NET_ADMIN)"
+        case -EISCONN: "the kernel acknowledges SOCK_DESTROY and does nothing"
+        default: nil
+        }
+    }
+
     /// Sets which same-node connections need no proxy. Pairs that are not named, or whose workloads are not captured, go
     /// through the proxy.
     /// - Returns: how many pairs found no room in the kernel's map; they go through the proxy.
