@@ -17,6 +17,7 @@
 #include "address.h"
 #include "culvert_abi.h"
 #include "direct.h"
+#include "excluded.h"
 #include "maps.h"
 
 #define ALLOW 1
@@ -76,6 +77,15 @@ static __always_inline bool clear_device(struct bpf_sock_addr *ctx)
     return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, &none, sizeof(none)) == 0;
 }
 
+/* An earlier attempt of the same socket may have been captured. */
+static __always_inline void unmark(struct bpf_sock_addr *ctx)
+{
+    __u32 none = 0;
+
+    if (ctx->sk && (ctx->sk->mark & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH)
+        bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &none, sizeof(none));
+}
+
 static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culvert_address *destination, bool six)
 {
     __u64 namespace_cookie = bpf_get_netns_cookie(ctx);
@@ -93,12 +103,19 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
         count(pod->slot, CULVERT_EVENT_EXEMPT_PROXY);
         return ALLOW;
     }
+    if (ctx->sk)
+        forget_decision(ctx->sk);
     if (address_is_loopback(destination) || address_is_unspecified(destination) ||
         address_is_multicast(destination) || address_in(destination, pod->own, pod->own_count)) {
         count(pod->slot, CULVERT_EVENT_EXEMPT_LOCAL);
         return ALLOW;
     }
 
+    if (is_excluded_outbound(pod->slot, destination, bpf_ntohs(ctx->user_port))) {
+        unmark(ctx);
+        count(pod->slot, CULVERT_EVENT_EXEMPT_EXCLUDED);
+        return ALLOW;
+    }
     if (address_is_link_local_v6(destination))
         return refuse(pod->slot, CULVERT_EVENT_REFUSED_LINK_LOCAL, ENETUNREACH);
     /* Without an own address of the family there is no capture route: clients fall back to the other family. */

@@ -136,7 +136,6 @@ static __always_inline bool goes_direct(struct bpf_sock_addr *ctx, const struct 
 
     if (!ctx->sk)
         return false;
-    forget_decision(ctx->sk);
     current = bpf_map_lookup_elem(&control, &first);
     if (!current || !(current->flags & CULVERT_CONTROL_DIRECT) || ctx->protocol != IPPROTO_TCP)
         return false;

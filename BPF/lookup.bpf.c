@@ -13,6 +13,7 @@
 
 #include "address.h"
 #include "culvert_abi.h"
+#include "excluded.h"
 #include "maps.h"
 
 const volatile struct culvert_lookup_config config = {};
@@ -86,6 +87,8 @@ int culvert_lookup(struct bpf_sk_lookup *ctx)
         return pass(CULVERT_EVENT_DIRECT_PASSED);
     if (ctx->local_port == CULVERT_PORT_TUNNEL)
         return steer(ctx, CULVERT_ROLE_TUNNEL, CULVERT_EVENT_TUNNEL_STEERED);
+    if (is_excluded_inbound(config.slot, ctx->local_port))
+        return pass(CULVERT_EVENT_EXCLUDED_PASSED);
     return steer(ctx, CULVERT_ROLE_INBOUND, CULVERT_EVENT_INBOUND_STEERED);
 }
 

@@ -35,12 +35,15 @@ public struct Workload: Hashable, Sendable {
     public var network: String
     public var locality: Locality
     public var healthy: Bool
+    /// What of its traffic is the mesh's, where it is captured.
+    public var scope: CaptureScope
 
     public init(
         name: ObjectName, labels: [String: String] = [:], addresses: [IPAddress], node: String,
         trustDomain: String = "cluster.local", serviceAccount: String = "default",
         transport: TransportProtocol = .tls, netns: String? = nil, namedPorts: [String: UInt16] = [:],
-        hostname: String? = nil, network: String = "", locality: Locality = Locality(), healthy: Bool = true
+        hostname: String? = nil, network: String = "", locality: Locality = Locality(), healthy: Bool = true,
+        scope: CaptureScope = CaptureScope()
     ) {
         self.name = name
         self.labels = labels
@@ -55,6 +58,7 @@ public struct Workload: Hashable, Sendable {
         self.network = network
         self.locality = locality
         self.healthy = healthy
+        self.scope = scope
     }
 
     public var identity: SPIFFEID {
@@ -66,6 +70,17 @@ public struct Workload: Hashable, Sendable {
     public var waypointOf: ObjectName? {
         labels[Labels.gatewayName].map { ObjectName(namespace: name.namespace, name: $0) }
     }
+}
+
+/// Annotation keys of the ecosystem that the mesh reads.
+public enum Annotations {
+    public static let includeOutboundIPRanges = "traffic.sidecar.istio.io/includeOutboundIPRanges"
+    public static let excludeOutboundIPRanges = "traffic.sidecar.istio.io/excludeOutboundIPRanges"
+    public static let includeOutboundPorts = "traffic.sidecar.istio.io/includeOutboundPorts"
+    public static let excludeOutboundPorts = "traffic.sidecar.istio.io/excludeOutboundPorts"
+    public static let includeInboundPorts = "traffic.sidecar.istio.io/includeInboundPorts"
+    public static let excludeInboundPorts = "traffic.sidecar.istio.io/excludeInboundPorts"
+    public static let bypassInboundCapture = "ambient.istio.io/bypass-inbound-capture"
 }
 
 /// Label keys of the ecosystem that the mesh reads.

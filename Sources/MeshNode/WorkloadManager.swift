@@ -127,7 +127,7 @@ final class WorkloadManager: Sendable {
                 await stop(name, live, &state)
                 continue
             }
-            if wanted.isServedLike(live.workload) {
+            if wanted.isServedLike(live.workload), adjust(wanted, before: live.workload) {
                 state.live[name]?.workload = wanted
             } else {
                 state.live[name]?.isOutdated = true
@@ -231,13 +231,44 @@ final class WorkloadManager: Sendable {
         _ = await plane.openConnections()
         do {
             try kernel.attach(
-                workload.name, namespace: namespace.descriptor, addresses: workload.addresses,
+                workload.name, namespace: namespace.descriptor, addresses: workload.addresses, scope: workload.scope,
                 listeners: listeners.first)
+            reportScope(of: workload, unplaced: try kernel.setScope(workload.scope, of: workload.name))
         } catch {
             plane.post { $0.remove(workload.name) }
             throw error
         }
         return Live(workload: workload, namespace: namespace)
+    }
+
+    /// Applies what can change without new listeners, for connections made from now on.
+    /// - Returns: false when it could not be done: the workload has to be started anew.
+    private func adjust(_ workload: Workload, before: Workload) -> Bool {
+        guard workload.scope != before.scope else { return true }
+        do {
+            reportScope(of: workload, unplaced: try kernel.setScope(workload.scope, of: workload.name))
+            if workload.scope.isWhole { logger.info("workload \(workload.name) is captured whole again") }
+            return true
+        } catch {
+            logger.error("what is captured of \(workload.name) stays as it was: \(error)")
+            return false
+        }
+    }
+
+    /// What an operator keeps out of the mesh is said aloud: nobody should learn it from a packet trace.
+    private func reportScope(of workload: Workload, unplaced: Int) {
+        if !workload.scope.isWhole {
+            logger.warning(
+                """
+                workload \(workload.name) has traffic in clear text and without policy, as its annotations say: \
+                captured is \(workload.scope)
+                """)
+        }
+        if unplaced > 0 {
+            logger.warning(
+                "\(unplaced) exclusions of \(workload.name) found no room in the kernel's map: that traffic is captured"
+            )
+        }
     }
 
     private func stop(_ name: ObjectName, _ live: Live, _ state: inout State) async {

@@ -124,15 +124,16 @@ final class MeshLab: Sendable {
     static func workload(
         _ pod: LabHost, name: String? = nil, namespace: String = "default", account: String? = nil,
         protocol carried: String = "TLS",
-        addresses: [String]? = nil, netns: String? = nil
+        addresses: [String]? = nil, netns: String? = nil, annotations: [String: String] = [:]
     ) -> String {
         let list = (addresses ?? [pod.v4, pod.v6]).map { "\"\($0)\"" }.joined(separator: ", ")
         let place = carried == "TLS" ? ", netns: \(netns ?? pod.namespacePath)" : ""
+        let notes = annotations.map { "\"\($0)\": \"\($1)\"" }.joined(separator: ", ")
         return """
             ---
             apiVersion: culvert.dev/v1alpha1
             kind: Workload
-            metadata: {name: \(name ?? pod.name), namespace: \(namespace), labels: {app: \(pod.name)}}
+            metadata: {name: \(name ?? pod.name), namespace: \(namespace), labels: {app: \(pod.name)}, annotations: {\(notes)}}
             spec: {addresses: [\(list)], node: node-\(pod.nodeNumber), serviceAccount: \(account ?? pod.name), protocol: \(carried)\(place)}
 
             """

@@ -22,6 +22,8 @@
 #define CULVERT_MAX_FLOWS 65536u    /* connections that a lookup program must know by their addresses */
 #define CULVERT_FLOWS_RESERVED 4096u /* of those, what new direct connections leave free */
 #define CULVERT_RING_BYTES (1u << 20) /* closed connections that wait for the daemon: about 8,000 */
+#define CULVERT_MAX_PORT_SCOPES 65536u /* ports that are excluded or included, of all workloads together */
+#define CULVERT_MAX_RANGE_SCOPES 65536u /* ranges of addresses likewise */
 #define CULVERT_EVENTS_ROOM 64u     /* counters of one workload, with room for later ones */
 
 /* The key of `stats` under which the counters of workloads that are gone are kept. */
@@ -74,7 +76,9 @@ enum culvert_event {
     CULVERT_EVENT_DIRECT_DEVICE = 20,       /* a socket bound to a device: through the proxy */
     CULVERT_EVENT_DIRECT_LOST = 21,         /* a direct connection could not be noted and is judged as plaintext */
     CULVERT_EVENT_RECORD_LOST = 22,         /* the record of a closed direct connection found no room in the ring */
-    CULVERT_EVENTS = 23,
+    CULVERT_EVENT_EXEMPT_EXCLUDED = 23,     /* a connect() that the operator keeps out of the mesh */
+    CULVERT_EVENT_EXCLUDED_PASSED = 24,     /* a SYN from outside for a port that the operator keeps out of the mesh */
+    CULVERT_EVENTS = 25,
 };
 
 /* Value of the per-CPU hash `stats`; the key is the workload's slot. */
@@ -153,6 +157,35 @@ struct culvert_service {
     struct culvert_endpoint endpoints[CULVERT_MAX_SERVICE_ENDPOINTS];
 };
 
+enum culvert_direction {
+    CULVERT_OUTBOUND = 0,
+    CULVERT_INBOUND = 1,
+};
+
+/* Value of `port_scopes` and `range_scopes`. */
+enum culvert_scope {
+    CULVERT_SCOPE_OPEN = 0, /* nothing is said here */
+    CULVERT_SCOPE_CAPTURED = 1,
+    CULVERT_SCOPE_EXCLUDED = 2,
+};
+
+/* Key of `port_scopes`. The entry of port 0 holds for what no other entry of the slot and direction names; it is there
+ * as long as any other is. */
+struct culvert_port {
+    __u32 slot;
+    __u16 port;      /* host order */
+    __u16 direction; /* enum culvert_direction */
+};
+
+/* Key of `range_scopes`, a trie of prefixes: `prefix_bits` counts those of the slot and of the address. */
+struct culvert_range {
+    __u32 prefix_bits;
+    __u32 slot;
+    struct culvert_address address;
+};
+
+#define CULVERT_RANGE_BITS 160u /* of a whole address, behind its slot */
+
 /* A connection as its server sees it. Ports in host order. */
 struct culvert_tuple {
     struct culvert_address client;
@@ -228,6 +261,8 @@ _Static_assert(sizeof(struct culvert_connect_config) == 8, "culvert_connect_conf
 _Static_assert(sizeof(struct culvert_lookup_config) == 144, "culvert_lookup_config");
 _Static_assert(__builtin_offsetof(struct culvert_lookup_config, own) == 16, "culvert_lookup_config.own");
 _Static_assert(sizeof(struct culvert_rule) == 64, "culvert_rule");
+_Static_assert(sizeof(struct culvert_port) == 8, "culvert_port");
+_Static_assert(sizeof(struct culvert_range) == 24, "culvert_range");
 _Static_assert(sizeof(struct culvert_tuple) == 40, "culvert_tuple");
 _Static_assert(sizeof(struct culvert_flow) == 24, "culvert_flow");
 _Static_assert(sizeof(struct culvert_endpoint) == 20, "culvert_endpoint");

@@ -35,6 +35,7 @@ extension Manifest {
         }
         if let healthy = spec.optional("healthy") { workload.healthy = healthy.boolean() ?? true }
         if let field = spec.optional("acceleration") { readAcceleration(field) }
+        workload.scope = readScope(isCaptured: netns != nil && workload.transport == .tls)
         spec.end()
         check(workload, transport: transport, netns: netns)
         return WorkloadRecord(workload: workload, addresses: addresses, netns: netns, manifest: self)

@@ -41,6 +41,7 @@ struct Manifest {
     /// Where a label stands, for what is wrong with its meaning.
     let labelFields: [String: Field]
     let annotations: [String: String]
+    let annotationFields: [String: Field]
 }
 
 extension Manifest {
@@ -79,6 +80,7 @@ extension Manifest {
         labels = envelope.labels
         labelFields = envelope.labelFields
         annotations = envelope.annotations
+        annotationFields = envelope.annotationFields
         spec = fields.optional("spec").map { $0.fields() ?? Fields([], of: $0) } ?? Fields([], of: Self.absent(fields))
         fields.ignore("status")
         fields.end()
@@ -115,6 +117,7 @@ private struct Metadata {
     var labels: [String: String] = [:]
     var labelFields: [String: Field] = [:]
     var annotations: [String: String] = [:]
+    var annotationFields: [String: Field] = [:]
 
     init?(_ fields: Fields, kind: Kind) {
         let nameField = fields.required("name", "the object's name")
@@ -136,7 +139,13 @@ private struct Metadata {
         if let field = fields.optional("labels"), let map = field.fields("a mapping of text to text") {
             readLabels(map)
         }
-        annotations = fields.optional("annotations")?.textMap() ?? [:]
+        if let field = fields.optional("annotations"), let map = field.fields("a mapping of text to text") {
+            for (key, field) in map.all() {
+                guard let text = field.text() else { continue }
+                annotations[key] = text
+                annotationFields[key] = field
+            }
+        }
         fields.ignore(
             "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
             "generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid")

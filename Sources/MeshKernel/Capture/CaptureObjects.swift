@@ -15,6 +15,8 @@ struct CaptureObjects: Sendable {
     let control: BPFMap<UInt32, culvert_control>
     let flows: BPFMap<culvert_tuple, culvert_flow>
     let flowCount: BPFMap<UInt32, UInt64>
+    let portScopes: BPFMap<culvert_port, UInt32>
+    let rangeScopes: BPFMap<culvert_range, UInt32>
     /// A ring of `culvert_closed`.
     let closed: Descriptor
     let connect4: Descriptor
@@ -40,8 +42,9 @@ struct CaptureObjects: Sendable {
             pods: map("pods", in: maps), names: map("names", in: maps), proxyCgroups: map("proxy_cg", in: maps),
             listeners: map("lst", in: maps), statistics: map("stats", in: maps), endpoints: map("endpoints", in: maps),
             rules: map("rules", in: maps), services: map("services", in: maps), control: map("control", in: maps),
-            flows: map("flows", in: maps),
-            flowCount: map("flow_count", in: maps), closed: descriptor("closed", in: maps),
+            flows: map("flows", in: maps), flowCount: map("flow_count", in: maps),
+            portScopes: map("port_scopes", in: maps), rangeScopes: map("range_scopes", in: maps),
+            closed: descriptor("closed", in: maps),
             connect4: program("culvert_connect4", of: connect), connect6: program("culvert_connect6", of: connect),
             getpeername4: program("culvert_getpeername4", of: connect),
             getpeername6: program("culvert_getpeername6", of: connect),

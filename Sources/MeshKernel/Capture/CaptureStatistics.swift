@@ -8,6 +8,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case refusedNoListener, refusedNoAddress, refusedLinkLocal, refusedDevice, refusedMark
     case droppedNoListener, droppedAssign
     case direct, directPassed, directNoRule, directStale, directFull, directDevice, directLost, recordLost
+    case exemptExcluded, excludedPassed
 
     /// The word in metrics.
     public var word: String {
@@ -35,6 +36,8 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .directDevice: "direct_device"
         case .directLost: "direct_lost"
         case .recordLost: "record_lost"
+        case .exemptExcluded: "exempt_excluded"
+        case .excludedPassed: "excluded_passed"
         }
     }
 

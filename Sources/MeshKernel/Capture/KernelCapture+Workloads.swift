@@ -14,10 +14,12 @@ extension KernelCapture {
     ///   - cookie: the namespace's cookie (SO_NETNS_COOKIE of any socket made inside).
     ///   - addresses: all of the workload's addresses, 1…8; the first of each family becomes the source of captured
     ///     connections. Connections of a family without an address are refused (ENETUNREACH).
+    ///   - scope: what of its traffic is captured.
     ///   - listeners: made inside the namespace, listening, `IP_TRANSPARENT` set.
     @discardableResult
     public func attach(
-        _ workload: ObjectName, namespace: Int32, cookie: UInt64, addresses: [IPAddress], listeners: CaptureListeners
+        _ workload: ObjectName, namespace: Int32, cookie: UInt64, addresses: [IPAddress],
+        scope: CaptureScope = CaptureScope(), listeners: CaptureListeners
     ) throws(KernelError) -> CaptureHandle {
         guard !addresses.isEmpty, addresses.count <= CaptureConstants.maximumAddresses, cookie != 0 else {
             throw KernelError(
@@ -50,6 +52,7 @@ extension KernelCapture {
             let slot = if let existing { existing.slot } else { try freeSlot(in: state) }
             do throws(KernelError) {
                 try objects.names.set(name, for: cookie)
+                _ = try objects.setScope(scope, of: slot, place: "\(workload)")
                 try capture(
                     cookie, existing, slot: slot, namespace: descriptor, addresses: addresses, listeners: listeners,
                     place: "\(workload)")
@@ -193,6 +196,7 @@ extension CaptureObjects {
         quiet.flags &= ~CULVERT_POD_ACTIVE.rawValue
         try? pods.set(quiet, for: cookie)
         setEndpoints([], of: pod.slot, before: pod.addresses)
+        removeScope(of: pod.slot)
         unlink(pins.lookupLink(slot: pod.slot))
         statistics.retire(pod.slot)
         for role in ListenerRole.allCases { listeners.remove(role.key(slot: pod.slot)) }

@@ -57,11 +57,13 @@ public final class NodeCapture: Sendable {
     /// - Parameters:
     ///   - namespace: its network namespace; the descriptor is duplicated.
     ///   - addresses: all of the workload's addresses, 1…8. Connections of a family without one are refused.
+    ///   - scope: what of its traffic is captured.
     ///   - listeners: made inside the namespace on the ports of `CaptureConstants`, listening, `IP_TRANSPARENT` set.
     /// - Returns: whether capture of an earlier daemon was taken over without a gap.
     @discardableResult
     public func attach(
-        _ workload: ObjectName, namespace: Int32, addresses: [IPAddress], listeners: CaptureListeners
+        _ workload: ObjectName, namespace: Int32, addresses: [IPAddress], scope: CaptureScope = CaptureScope(),
+        listeners: CaptureListeners
     ) throws(KernelError) -> Bool {
         guard !addresses.isEmpty, addresses.count <= CaptureConstants.maximumAddresses else {
             throw KernelError(
@@ -73,10 +75,23 @@ public final class NodeCapture: Sendable {
         case .programs(let capture):
             return try capture.attach(
                 workload, namespace: namespace, cookie: Self.cookie(of: descriptor, "\(workload)"),
-                addresses: addresses, listeners: listeners
+                addresses: addresses, scope: scope, listeners: listeners
             ).adopted
         case .rules(let capture):
-            return try capture.attach(workload, namespace: descriptor, addresses: addresses)
+            return try capture.attach(workload, namespace: descriptor, addresses: addresses, scope: scope)
+        }
+    }
+
+    /// Changes which connections of a captured workload are the mesh's, for those that are made from now on. A workload
+    /// that is not captured is none of its business.
+    /// - Returns: how many entries found no room in the kernel's maps. What they keep out is captured.
+    @discardableResult
+    public func setScope(_ scope: CaptureScope, of workload: ObjectName) throws(KernelError) -> Int {
+        switch mechanism {
+        case .programs(let capture): return try capture.setScope(scope, of: workload)
+        case .rules(let capture):
+            try capture.setScope(scope, of: workload)
+            return 0
         }
     }
 

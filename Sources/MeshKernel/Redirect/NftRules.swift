@@ -8,6 +8,7 @@ internal import MeshModel
 /// - Only what begins with a SYN is translated. A connection that was there before the rules is in `live4`, `live6` and
 ///   passes. Any other packet without an entry in the connection table belongs to a captured connection whose entry was
 ///   lost (table flushed, entry aged out): it would leave for the real destination in clear text, so it is reset.
+/// - What the operator keeps out of the mesh passes as it is, in the order of `CaptureScope`.
 /// - A port without a listener answers with a reset: an absent proxy refuses at once.
 struct NftRules: Hashable, Sendable {
     static let table = "culvert"
@@ -17,6 +18,7 @@ struct NftRules: Hashable, Sendable {
 
     var addresses: [IPAddress]
     var live: [LiveConnection]
+    var scope: CaptureScope
 
     /// Replaces what stands. The first address of each family is where captured connections go.
     var script: String {
@@ -27,6 +29,7 @@ struct NftRules: Hashable, Sendable {
                 type filter hook output priority -110; policy accept;
                 \(exemptions)
         \(passLive)
+        \(scope.outboundExclusions)
                 ct state invalid drop
                 ct state new tcp flags & (fin | syn | rst | ack) != syn reject with tcp reset
                 ct state new ip6 daddr fe80::/10 reject with tcp reset
@@ -36,6 +39,7 @@ struct NftRules: Hashable, Sendable {
                 type nat hook output priority -100; policy accept;
                 \(exemptions)
                 tcp flags & (fin | syn | rst | ack) != syn accept
+        \(scope.outboundExclusions)
         \(translations)
             }
             chain inbound {
@@ -45,6 +49,7 @@ struct NftRules: Hashable, Sendable {
                 fib daddr type != local accept
                 tcp dport \(CULVERT_PORT_TUNNEL) accept
                 tcp flags & (fin | syn | rst | ack) != syn accept
+        \(scope.inboundExclusions)
                 meta l4proto tcp dnat to :\(CULVERT_PORT_INBOUND)
             }
         }

@@ -28,6 +28,8 @@ final class RedirectCapture: Sendable {
 
     private struct Entry: Sendable {
         let record: RedirectRecord
+        /// What the rules are made of; nil: an earlier daemon made them.
+        var rules: NftRules?
         /// nil: an earlier daemon captured it, and no `attach` has named its namespace yet.
         let namespace: Descriptor?
     }
@@ -47,7 +49,7 @@ final class RedirectCapture: Sendable {
             if findNamespace(inode: UInt32(truncatingIfNeeded: record.inode)) == nil {
                 records.remove(record.inode)
             } else {
-                found.workloads[record.workload] = Entry(record: record, namespace: nil)
+                found.workloads[record.workload] = Entry(record: record, rules: nil, namespace: nil)
             }
         }
         state = Mutex(found)
@@ -60,7 +62,9 @@ final class RedirectCapture: Sendable {
     }
 
     /// - Returns: whether it took over what an earlier daemon left.
-    func attach(_ workload: ObjectName, namespace: Descriptor, addresses: [IPAddress]) throws(KernelError) -> Bool {
+    func attach(
+        _ workload: ObjectName, namespace: Descriptor, addresses: [IPAddress], scope: CaptureScope
+    ) throws(KernelError) -> Bool {
         var inode: UInt64 = 0
         guard mesh_is_network_namespace(namespace.raw) == 1, mesh_inode(namespace.raw, &inode) == 0 else {
             throw KernelError(
@@ -91,10 +95,27 @@ final class RedirectCapture: Sendable {
                     cause: "\(state.workloads.count) workloads are captured already",
                     remedy: "spread the workloads over more nodes")
             }
-            let (record, adopted) = try capture(workload, namespace, inode, addresses, holder: holder?.value)
+            let (record, adopted) = try capture(workload, namespace, inode, addresses, scope, holder: holder?.value)
             if let holder, holder.key != workload { state.workloads[holder.key] = nil }
-            state.workloads[workload] = Entry(record: record, namespace: namespace)
+            state.workloads[workload] = Entry(
+                record: record, rules: NftRules(addresses: addresses, live: record.live, scope: scope),
+                namespace: namespace)
             return adopted && holder?.value.namespace == nil
+        }
+    }
+
+    /// Replaces the rules in one step; the connections that they translated stay translated.
+    func setScope(_ scope: CaptureScope, of workload: ObjectName) throws(KernelError) {
+        try state.withLock { state throws(KernelError) in
+            guard let entry = state.workloads[workload], let namespace = entry.namespace, var rules = entry.rules,
+                rules.scope != scope
+            else { return }
+            rules.scope = scope
+            let place = "\(workload)"
+            try inNamespace(namespace.raw, place: place) { [rules] () throws(KernelError) in
+                try NftProgram.apply(rules.script, what: "installing the rules", place: place)
+            }
+            state.workloads[workload]?.rules = rules
         }
     }
 
@@ -131,7 +152,7 @@ final class RedirectCapture: Sendable {
 
     private func capture(
         _ workload: ObjectName, _ namespace: Descriptor, _ inode: UInt64, _ addresses: [IPAddress],
-        holder: Entry?
+        _ scope: CaptureScope, holder: Entry?
     ) throws(KernelError) -> (RedirectRecord, adopted: Bool) {
         let place = "\(workload)"
         return try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
@@ -139,7 +160,7 @@ final class RedirectCapture: Sendable {
             if var record = holder?.record, stands || holder?.namespace != nil {
                 record.workload = workload
                 try records.save(record)
-                try install(record, addresses, place)
+                try install(record, addresses, scope, place)
                 return (record, true)
             }
             if stands { throw foreign(place) }
@@ -152,7 +173,7 @@ final class RedirectCapture: Sendable {
                 records.remove(inode)
                 throw error
             }
-            do throws(KernelError) { try install(record, addresses, place) } catch {
+            do throws(KernelError) { try install(record, addresses, scope, place) } catch {
                 // The failure is what the caller needs to hear, whatever becomes of the rest.
                 try? restore(record, place)
                 records.remove(inode)
@@ -163,10 +184,12 @@ final class RedirectCapture: Sendable {
     }
 
     /// Settings and routes are harmless without the rules, so the rules come last, in one step.
-    private func install(_ record: RedirectRecord, _ addresses: [IPAddress], _ place: String) throws(KernelError) {
+    private func install(
+        _ record: RedirectRecord, _ addresses: [IPAddress], _ scope: CaptureScope, _ place: String
+    ) throws(KernelError) {
         try NamespaceSettings.captured.apply()
         try CaptureRoutes.install(addresses, loopback: if_nametoindex("lo"), place: place)
-        let rules = NftRules(addresses: addresses, live: record.live)
+        let rules = NftRules(addresses: addresses, live: record.live, scope: scope)
         try NftProgram.apply(rules.script, what: "installing the rules", place: place)
     }
 

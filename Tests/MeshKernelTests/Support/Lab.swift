@@ -85,6 +85,13 @@ final class Lab {
         return try JSONDecoder().decode(Connection.self, from: Data(outcome.output.utf8))
     }
 
+    /// Runs a Python program to its end; what it prints.
+    func python(in namespace: String, _ program: String, _ arguments: [String]) throws -> String {
+        let outcome = try run(inside(namespace) + ["python3", "-c", program] + arguments)
+        guard outcome.status == 0 else { throw ShellFailure(description: "\(arguments): \(outcome.errors)") }
+        return outcome.output
+    }
+
     func serve(in namespace: String, port: UInt16) throws {
         servers.append(try Background(inside(namespace) + ["python3", "-c", Applications.server, "\(port)"]))
     }
@@ -114,14 +121,14 @@ final class Lab {
     @discardableResult
     func attach(
         _ capture: KernelCapture, _ proxy: Proxy, name: ObjectName? = nil, addresses: [IPAddress]? = nil,
-        in namespace: String? = nil
+        scope: CaptureScope = CaptureScope(), in namespace: String? = nil
     ) throws -> CaptureHandle {
         let namespace = namespace ?? pod
         let cookie = try cookie(namespace)
         return try withDescriptor(namespace) { descriptor in
             try capture.attach(
                 name ?? self.name, namespace: descriptor, cookie: cookie, addresses: addresses ?? self.addresses,
-                listeners: proxy.listeners)
+                scope: scope, listeners: proxy.listeners)
         }
     }
 }

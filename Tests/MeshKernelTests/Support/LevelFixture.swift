@@ -43,11 +43,13 @@ final class LevelFixture {
     }
 
     @discardableResult
-    func attach(_ name: ObjectName? = nil, addresses: [IPAddress]? = nil) throws -> Bool {
+    func attach(
+        _ name: ObjectName? = nil, addresses: [IPAddress]? = nil, scope: CaptureScope = CaptureScope()
+    ) throws -> Bool {
         try lab.withDescriptor(lab.pod) { descriptor in
             try capture.attach(
                 name ?? lab.name, namespace: descriptor, addresses: addresses ?? lab.addresses,
-                listeners: proxy.listeners)
+                scope: scope, listeners: proxy.listeners)
         }
     }
 
