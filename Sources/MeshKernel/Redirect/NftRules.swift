@@ -18,7 +18,7 @@ struct NftRules: Hashable, Sendable {
 
     var addresses: [IPAddress]
     var live: [LiveConnection]
-    var scope: CaptureScope
+    var scope = CaptureScope()
 
     /// Replaces what stands. The first address of each family is where captured connections go.
     var script: String {
