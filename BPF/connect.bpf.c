@@ -26,13 +26,6 @@
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, CULVERT_MAX_PODS);
-    __type(key, __u64);
-    __type(value, struct culvert_pod);
-} pods SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, CULVERT_MAX_PROXY_CGROUPS);
     __type(key, __u64);
     __type(value, __u32);

@@ -17,15 +17,6 @@
 #include "culvert_abi.h"
 #include "maps.h"
 
-/* Which workload of this node has an address. */
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, CULVERT_MAX_ENDPOINTS);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, struct culvert_address);
-    __type(value, __u32);
-} endpoints SEC(".maps");
-
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, CULVERT_MAX_RULES);
@@ -33,13 +24,6 @@ struct {
     __type(key, struct culvert_pair);
     __type(value, struct culvert_rule);
 } rules SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct culvert_control);
-} control SEC(".maps");
 
 /* In-kernel choice of an endpoint, for services that the proxy would resolve to this node's workloads alone. */
 struct {

@@ -11,6 +11,7 @@
 
 #include "address.h"
 #include "culvert_abi.h"
+#include "enrol.h"
 #include "maps.h"
 
 #define DONE 1
@@ -21,6 +22,8 @@ struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
     __uint(max_entries, CULVERT_RING_BYTES);
 } closed SEC(".maps");
+
+const volatile struct culvert_flows_config config = {};
 
 static __always_inline void note_addresses(struct bpf_sock_ops *ctx, struct culvert_tuple *tuple)
 {
@@ -43,6 +46,8 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
     socket->flow.started_ns = bpf_ktime_get_ns();
     socket->fins = 0;
     socket->established = 0;
+    if (config.accelerate)
+        bpf_map_delete_elem(&shortcuts, &socket->tuple);
     error = bpf_map_update_elem(&flows, &socket->tuple, &socket->flow, BPF_NOEXIST);
     if (!error) {
         if (live)
@@ -62,6 +67,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
 /* The kernel counts SYN and FIN as a byte each; they are not the application's. */
 static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
 {
+    struct culvert_shortcut *shortcut;
     struct culvert_closed *record;
     __u64 *live = live_flows();
 
@@ -80,6 +86,15 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
         record->ended_ns = bpf_ktime_get_ns();
         record->bytes_sent = sent > overhead ? sent - overhead : 0;
         record->bytes_received = socket->fins & FIN_RECEIVED && received ? received - 1 : received;
+        shortcut = config.accelerate ? bpf_map_lookup_elem(&shortcuts, &socket->tuple) : NULL;
+        if (shortcut) {
+            __u64 to_server = shortcut->lanes[CULVERT_SIDE_CLIENT].bytes;
+            __u64 to_client = shortcut->lanes[CULVERT_SIDE_SERVER].bytes;
+
+            record->bytes_sent += to_server;
+            record->bytes_received += to_client;
+            record->bytes_short = to_server + to_client;
+        }
         record->srtt_us = ctx->srtt_us >> 3;
         record->retransmits = ctx->total_retrans;
         record->established = socket->established;
@@ -90,6 +105,8 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
                                        ? BPF_RB_FORCE_WAKEUP
                                        : BPF_RB_NO_WAKEUP);
     }
+    if (config.accelerate)
+        bpf_map_delete_elem(&shortcuts, &socket->tuple);
     socket->flow.kind = CULVERT_FLOW_NONE;
 }
 
@@ -120,16 +137,24 @@ int culvert_flows(struct bpf_sock_ops *ctx)
     struct culvert_socket *socket;
     struct bpf_sock *sk;
 
-    if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_STATE_CB)
+    if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_STATE_CB &&
+        !(config.accelerate && (ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB ||
+                                ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)))
         return DONE;
     sk = ctx->sk;
     if (!sk)
         return DONE;
+    if (config.accelerate && ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+        enrol_server(ctx, sk);
+        return DONE;
+    }
     socket = bpf_sk_storage_get(&sockets, sk, 0, 0);
     if (!socket || socket->flow.kind == CULVERT_FLOW_NONE)
         return DONE;
     if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
         begin(ctx, socket);
+    else if (config.accelerate && ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+        enrol_client(ctx, sk, socket);
     else
         change(ctx, socket, ctx->args[0], ctx->args[1]);
     return DONE;

@@ -51,6 +51,30 @@ struct {
     __type(value, struct culvert_socket);
 } sockets SEC(".maps");
 
+/* The workloads captured here, by the cookie of their network namespace. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, CULVERT_MAX_PODS);
+    __type(key, __u64);
+    __type(value, struct culvert_pod);
+} pods SEC(".maps");
+
+/* Which workload of this node has an address. */
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, CULVERT_MAX_ENDPOINTS);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct culvert_address);
+    __type(value, __u32);
+} endpoints SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct culvert_control);
+} control SEC(".maps");
+
 static __always_inline void count(__u32 slot, enum culvert_event event)
 {
     struct culvert_counters *counters = bpf_map_lookup_elem(&stats, &slot);

@@ -16,12 +16,18 @@ public struct DaemonFacts: Encodable, Hashable, Sendable {
     /// `L0` to `L3`; nil where nothing is captured.
     public var captureLevel: String?
 
-    public init(kind: Kind, name: String, version: String, cores: Int, captureLevel: String? = nil) {
+    /// Whether a node's kernel is fit for accelerated connections: `available`, or `unavailable: WHY`.
+    public var acceleration: String?
+
+    public init(
+        kind: Kind, name: String, version: String, cores: Int, captureLevel: String? = nil, acceleration: String? = nil
+    ) {
         self.kind = kind
         self.name = name
         self.version = version
         self.cores = cores
         self.captureLevel = captureLevel
+        self.acceleration = acceleration
     }
 }
 

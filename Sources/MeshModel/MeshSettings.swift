@@ -8,6 +8,14 @@ public enum SameNodeMode: String, Hashable, Sendable, CaseIterable {
     case tunnel
 }
 
+/// How direct connections between two workloads that both ask for it travel.
+public enum AccelerationMode: String, Hashable, Sendable, CaseIterable {
+    /// By TCP (T1).
+    case off
+    /// From socket to socket, where the kernel is fit for it (T2).
+    case sockmap
+}
+
 /// The embedded certificate authority's files, as paths relative to the configuration's folder unless absolute.
 public struct CertificateAuthorityFiles: Hashable, Sendable {
     public var certificate: String
@@ -27,6 +35,8 @@ public struct MeshSettings: Hashable, Sendable {
     public var rootNamespace: String = "istio-system"
     public var mutualTLS: MutualTLSMode = .permissive
     public var sameNode: SameNodeMode = .direct
+    /// Of workloads that do not say it themselves.
+    public var acceleration: AccelerationMode = .off
     public var authority: CertificateAuthorityFiles?
     public var limits = Limits()
 

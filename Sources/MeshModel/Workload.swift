@@ -37,13 +37,16 @@ public struct Workload: Hashable, Sendable {
     public var healthy: Bool
     /// What of its traffic is the mesh's, where it is captured.
     public var scope: CaptureScope
+    /// nil: as the mesh says.
+    public var acceleration: AccelerationMode?
 
     public init(
         name: ObjectName, labels: [String: String] = [:], addresses: [IPAddress], node: String,
         trustDomain: String = "cluster.local", serviceAccount: String = "default",
         transport: TransportProtocol = .tls, netns: String? = nil, namedPorts: [String: UInt16] = [:],
         hostname: String? = nil, network: String = "", locality: Locality = Locality(), healthy: Bool = true,
-        scope: CaptureScope = CaptureScope()
+        scope: CaptureScope = CaptureScope(),
+        acceleration: AccelerationMode? = nil
     ) {
         self.name = name
         self.labels = labels
@@ -59,6 +62,7 @@ public struct Workload: Hashable, Sendable {
         self.locality = locality
         self.healthy = healthy
         self.scope = scope
+        self.acceleration = acceleration
     }
 
     public var identity: SPIFFEID {

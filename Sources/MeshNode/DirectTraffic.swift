@@ -21,6 +21,13 @@ final class DirectTraffic: Sendable {
         /// Why connections that we ended are over, until the kernel reports them.
         var ended: [Ends: ObjectName?] = [:]
         var unplaced = 0
+        /// Acceleration was asked for and cannot be had, and that was said.
+        var isUnfitKnown = false
+    }
+
+    private struct Caller: Hashable {
+        let identity: SPIFFEID
+        let acceleration: AccelerationMode
     }
 
     private let nodeName: String
@@ -29,6 +36,7 @@ final class DirectTraffic: Sendable {
     private let logger: Logger
     private let state = Mutex(State())
     private let isStopping = Atomic(false)
+    private let accelerated = Atomic<UInt64>(0)
     private let stopped = DispatchSemaphore(value: 0)
 
     /// Reports that never came must not pile up.
@@ -52,6 +60,7 @@ final class DirectTraffic: Sendable {
             state.live = live
         }
         do {
+            try setAcceleration(snapshot)
             let unplaced = try kernel.setDirectRules(rules(snapshot, live))
             let addresses = Set(live.flatMap(\.addresses))
             kernel.setDirectServices(
@@ -70,17 +79,34 @@ final class DirectTraffic: Sendable {
         sweep()
     }
 
+    /// Not only for the workloads that are captured by now: those of an earlier daemon go on until they are.
+    private func setAcceleration(_ snapshot: MeshSnapshot) throws {
+        let isWanted =
+            snapshot.settings.sameNode == .direct
+            && snapshot.localWorkloads(node: nodeName).contains { snapshot.acceleration(of: $0) == .sockmap }
+        try kernel.setAcceleration(isWanted)
+        guard isWanted, let obstacle = kernel.acceleration.obstacle else { return }
+        let isNews = state.withLock { state in
+            defer { state.isUnfitKnown = true }
+            return !state.isUnfitKnown
+        }
+        if isNews {
+            logger.warning(
+                "acceleration: sockmap is not possible here: \(obstacle); same-node connections are direct by TCP")
+        }
+    }
+
     private func rules(_ snapshot: MeshSnapshot, _ live: [Workload]) -> [DirectPair: DirectRule] {
         guard snapshot.settings.sameNode == .direct else { return [:] }
         var rules: [DirectPair: DirectRule] = [:]
         for destination in live {
-            // A rule depends on the caller's identity alone, and workloads of one service account share it.
-            var byIdentity: [SPIFFEID: DirectRule?] = [:]
+            // A rule depends on no more of the caller than this, and workloads of one service account share it.
+            var byCaller: [Caller: DirectRule?] = [:]
             for source in live where source.name != destination.name {
+                let caller = Caller(identity: source.identity, acceleration: snapshot.acceleration(of: source))
                 let rule =
-                    byIdentity[source.identity]
-                    ?? snapshot.directRule(from: source, to: destination, node: nodeName)
-                byIdentity[source.identity] = .some(rule)
+                    byCaller[caller] ?? snapshot.directRule(from: source, to: destination, node: nodeName)
+                byCaller[caller] = .some(rule)
                 rules[DirectPair(source: source.name, destination: destination.name)] = rule
             }
         }
@@ -93,13 +119,19 @@ final class DirectTraffic: Sendable {
     /// was in the middle of its connect() when the rules changed is seen the next time.
     func sweep() {
         guard let snapshot = state.withLock({ $0.snapshot }) else { return }
-        for flow in kernel.directFlows() where !flow.isConfirmed {
+        for flow in kernel.directFlows() where !flow.isConfirmed || flow.isAccelerated {
             guard let source = flow.sourceWorkload.flatMap(snapshot.workload(named:)),
                 let destination = flow.destinationWorkload.flatMap(snapshot.workload(named:))
             else {
-                end(flow, policy: nil)
+                if !flow.isConfirmed { end(flow, policy: nil) }
                 continue
             }
+            if flow.isAccelerated,
+                [source, destination].contains(where: { snapshot.acceleration(of: $0) == .off })
+            {
+                kernel.slow(flow)
+            }
+            guard !flow.isConfirmed else { continue }
             let request = AuthorizationRequest(
                 destination: destination, address: flow.destination, sourceIP: flow.source.ip,
                 identity: source.identity)
@@ -139,6 +171,9 @@ final class DirectTraffic: Sendable {
 
     // MARK: Closed connections
 
+    /// How much of the closed ones bypassed TCP, in bytes.
+    var acceleratedBytes: UInt64 { accelerated.load(ordering: .relaxed) }
+
     /// Starts the thread that reads the kernel's records.
     func start() throws {
         let ring = try ClosedFlows(of: kernel)
@@ -158,6 +193,7 @@ final class DirectTraffic: Sendable {
 
     private func report(_ records: [DirectRecord]) {
         guard !records.isEmpty else { return }
+        accelerated.add(records.reduce(0) { $0 &+ $1.bytesAccelerated }, ordering: .relaxed)
         let closed = state.withLock { state in
             let names = Set(state.live.map(\.name))
             return records.map { record -> (DirectRecord, Reason, ObjectName?) in

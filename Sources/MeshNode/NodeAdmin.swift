@@ -24,10 +24,12 @@ struct NodeAdmin {
     var sources: AdminSources {
         let (source, plane, workloads, svids, levels) = (source, plane, workloads, svids, levels)
         let (direct, kernel, registry, log) = (direct, kernel, registry, log)
+        let obstacle = kernel.programs.map(\.acceleration.obstacle) ?? "capture level \(kernel.level.rawValue)"
+        let acceleration = obstacle.map { "unavailable: \($0)" } ?? "available"
         return AdminSources(
             daemon: DaemonFacts(
                 kind: .node, name: nodeName, version: NodeOptions.version, cores: plane.coreCount,
-                captureLevel: kernel.level.rawValue),
+                captureLevel: kernel.level.rawValue, acceleration: acceleration),
             snapshot: { source.state.snapshot },
             connections: { await plane.connections() + (direct?.openConnections ?? []) },
             certificates: { svids.adminCertificates() },
@@ -60,7 +62,13 @@ struct NodeAdmin {
                             of: MetricKey("culvert_capture_events_total", [.init("event", event.word)]),
                             help: "What the capture programs did")
                     }
+                    registry.set(
+                        programs.acceleration.isFit ? 1 : 0, of: MetricKey("culvert_acceleration_available"),
+                        help: "1 where the kernel is fit for accelerated connections (acceleration: sockmap)")
                 }
+                registry.setTotal(
+                    direct?.acceleratedBytes ?? 0, of: MetricKey("culvert_accelerated_bytes_total"),
+                    help: "Bytes of closed same-node connections that bypassed TCP")
                 return registry.render(mesh: source.state.snapshot)
             },
             notReady: { workloads.notReady },

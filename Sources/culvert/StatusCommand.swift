@@ -65,6 +65,8 @@ struct StatusReport: Codable, Hashable {
         let cores: Int
         /// Absent for a waypoint, which captures nothing.
         let captureLevel: String?
+        /// Only a node's daemon says it.
+        let acceleration: String?
     }
 
     struct Mesh: Codable, Hashable {
@@ -129,6 +131,7 @@ struct StatusReport: Codable, Hashable {
         lines.append(
             "  objects      \(mesh.workloads) workloads (\(mesh.localWorkloads) here), \(mesh.services) services, "
                 + "\(mesh.gateways) gateways, \(mesh.routes) routes, \(mesh.policies) policies")
+        if let acceleration = daemon.acceleration { lines.append("  acceleration \(acceleration)") }
         lines.append("  connections  \(connections.inbound) inbound, \(connections.outbound) outbound")
         return lines.joined(separator: "\n")
     }

@@ -75,7 +75,7 @@ struct StatusTests {
         #expect(
             report.text == """
                 culvert-node node-1 (version 0.1.0, 2 cores): ready
-                  mesh         generation 3, trust domain cluster.local, mTLS PERMISSIVE, same node proxy
+                  mesh         generation 3, trust domain cluster.local, mTLS PERMISSIVE, same node direct
                   objects      2 workloads (1 here), 1 services, 0 gateways, 0 routes, 1 policies
                   connections  1 inbound, 2 outbound
                 """)

@@ -20,6 +20,7 @@ import Testing
         settings.rootNamespace = "mesh-system"
         settings.mutualTLS = .strict
         settings.sameNode = .tunnel
+        settings.acceleration = .sockmap
         settings.authority = CertificateAuthorityFiles(certificate: "ca.pem", key: "ca.key")
         settings.limits.drainNanoseconds = 90_000_000_000
         settings.limits.headerListBytes = 32 * 1024
@@ -40,9 +41,10 @@ import Testing
             addresses: [try #require(IPAddress("10.1.0.1")), try #require(IPAddress("fd00::1"))], node: "node-1",
             trustDomain: "example.org", serviceAccount: "front", transport: .tls, netns: "/var/run/netns/front",
             namedPorts: ["web": 8080], hostname: "front-1", network: "net-1",
-            locality: Locality(region: "eu", zone: "eu-1", subzone: "r7"), healthy: true)
+            locality: Locality(region: "eu", zone: "eu-1", subzone: "r7"), healthy: true,
+            acceleration: .off)
         #expect(workloads[0] == front)
-        #expect(workloads[1].transport == .tcp)
+        #expect(workloads[1].transport == .tcp && workloads[1].acceleration == nil)
         #expect(workloads[1].serviceAccount == "default")
         #expect(!workloads[1].healthy)
         #expect(workloads[2].waypointOf == ObjectName(namespace: "shop", name: "way"))

@@ -11,8 +11,11 @@ import Testing
         ("mtls: strict", "spec.mtls: expected PERMISSIVE or STRICT, found \"strict\""),
         ("mtls: DISABLE", "spec.mtls: expected PERMISSIVE or STRICT, found \"DISABLE\""),
         ("sameNode: both", "spec.sameNode: expected direct, proxy or tunnel, found \"both\""),
-        ("acceleration: sockmap", "spec.acceleration: not supported yet: acceleration: sockmap; expected \"off\""),
-        ("acceleration: true", "spec.acceleration: expected \"off\", found the boolean true (text needs quotes here)"),
+        ("acceleration: fast", "spec.acceleration: expected \"off\" or sockmap, found \"fast\""),
+        (
+            "acceleration: true",
+            "spec.acceleration: expected \"off\" or sockmap, found the boolean true (text needs quotes here)"
+        ),
         (
             "trustDomain: Example",
             "spec.trustDomain: expected a trust domain: a-z, 0-9, ., - and _, at most 255, found \"Example\""
@@ -71,8 +74,8 @@ import Testing
         ("addresses: [10.0.0.1], netns: /ns/a", "spec.node: missing, expected the node that captures this netns"),
         ("addresses: [10.0.0.1], healthy: 1", "spec.healthy: expected true or false, found the number 1"),
         (
-            "addresses: [10.0.0.1], acceleration: sockmap",
-            "spec.acceleration: not supported yet: acceleration: sockmap; expected \"off\""
+            "addresses: [10.0.0.1], acceleration: kernel",
+            "spec.acceleration: expected \"off\" or sockmap, found \"kernel\""
         ),
         (
             "addresses: [10.0.0.1], adress: x",

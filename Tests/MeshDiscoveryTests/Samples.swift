@@ -9,7 +9,7 @@ enum Samples {
           rootNamespace: mesh-system
           mtls: STRICT
           sameNode: tunnel
-          acceleration: "off"
+          acceleration: sockmap
           ca: {file: {certificate: ca.pem, key: ca.key}}
           limits: {drain: 1m30s, headerListBytes: 32Ki, streamsPerSession: 7, pingInterval: 500ms}
         ---

@@ -21,9 +21,12 @@
 #define CULVERT_MAX_SERVICE_ENDPOINTS 8u
 #define CULVERT_MAX_FLOWS 65536u    /* connections that a lookup program must know by their addresses */
 #define CULVERT_FLOWS_RESERVED 4096u /* of those, what new direct connections leave free */
-#define CULVERT_RING_BYTES (1u << 20) /* closed connections that wait for the daemon: about 8,000 */
 #define CULVERT_MAX_PORT_SCOPES 65536u /* ports that are excluded or included, of all workloads together */
 #define CULVERT_MAX_RANGE_SCOPES 65536u /* ranges of addresses likewise */
+#define CULVERT_MAX_SHORTCUTS 32768u /* accelerated connections */
+#define CULVERT_SHORTCUT_UNREAD 262144u /* bytes of one direction that may wait outside the receiver's window */
+#define CULVERT_SHORTCUT_KEEPALIVE 300 /* seconds of silence on the wire before the kernel probes the peer */
+#define CULVERT_RING_BYTES (1u << 20) /* closed connections that wait for the daemon: about 7,700 */
 #define CULVERT_EVENTS_ROOM 64u     /* counters of one workload, with room for later ones */
 
 /* The key of `stats` under which the counters of workloads that are gone are kept. */
@@ -78,7 +81,12 @@ enum culvert_event {
     CULVERT_EVENT_RECORD_LOST = 22,         /* the record of a closed direct connection found no room in the ring */
     CULVERT_EVENT_EXEMPT_EXCLUDED = 23,     /* a connect() that the operator keeps out of the mesh */
     CULVERT_EVENT_EXCLUDED_PASSED = 24,     /* a SYN from outside for a port that the operator keeps out of the mesh */
-    CULVERT_EVENTS = 25,
+    CULVERT_EVENT_ACCELERATED = 25,         /* both ends of a direct connection may hand bytes to each other */
+    CULVERT_EVENT_ACCELERATION_REFUSED = 26, /* an end could not be enrolled: MPTCP, fast open, a ULP, no room */
+    CULVERT_EVENT_WIRE_FIRST = 27,          /* a direction stays on TCP: its first bytes left before both ends were known */
+    CULVERT_EVENT_WIRE_BULK = 28,           /* a direction went back to TCP: its reader fell behind */
+    CULVERT_EVENT_WIRE_CHANGED = 29,        /* a direction went back to TCP: the switch, a ULP, or its peer is gone */
+    CULVERT_EVENTS = 30,
 };
 
 /* Value of the per-CPU hash `stats`; the key is the workload's slot. */
@@ -122,7 +130,8 @@ struct culvert_control {
 };
 
 enum culvert_control_flags {
-    CULVERT_CONTROL_DIRECT = 1, /* same-node connections may be direct */
+    CULVERT_CONTROL_DIRECT = 1,     /* same-node connections may be direct */
+    CULVERT_CONTROL_ACCELERATE = 2, /* direct connections may bypass TCP; without it those that do stop at once */
 };
 
 /* Key of `rules`: who calls whom, both workloads of this node. */
@@ -222,6 +231,41 @@ struct culvert_socket {
     __u8 established;
     __u8 padding[2];
     struct culvert_endpoint asked; /* the service that the application asked for; port 0: none */
+    __u32 side;                    /* enum culvert_side; what follows counts for accelerated connections alone */
+    __u32 write_seq;               /* TCP's next byte when the end was enrolled: it moves when a byte goes by wire */
+    __u32 spare;
+};
+
+/* Which end of a connection. */
+enum culvert_side {
+    CULVERT_SIDE_CLIENT = 0,
+    CULVERT_SIDE_SERVER = 1,
+    CULVERT_SIDES = 2,
+};
+
+/* Key of `ends`, the sockets of accelerated connections. */
+struct culvert_end {
+    struct culvert_tuple tuple;
+    __u32 side;
+    __u32 padding;
+};
+
+enum culvert_path {
+    CULVERT_PATH_OPEN = 0, /* nothing was sent */
+    CULVERT_PATH_SHORT = 1, /* straight into the receiver's queue */
+    CULVERT_PATH_WIRE = 2, /* by TCP, for good: short to wire keeps the order of bytes, the reverse would not */
+};
+
+/* One direction of an accelerated connection. */
+struct culvert_lane {
+    __u64 bytes;  /* that did not go by TCP */
+    __u32 unread; /* of those, how many the receiver may not have read */
+    __u32 path;   /* enum culvert_path */
+};
+
+/* Value of `shortcuts`, by the side that sends; the key is the connection's culvert_tuple. */
+struct culvert_shortcut {
+    struct culvert_lane lanes[CULVERT_SIDES];
 };
 
 /* A record of the ring `closed`: a direct connection that is over, told by the client's socket. */
@@ -231,6 +275,7 @@ struct culvert_closed {
     __u64 ended_ns;
     __u64 bytes_sent;     /* payload that the server acknowledged */
     __u64 bytes_received; /* payload from the server */
+    __u64 bytes_short;    /* of both, what did not go by TCP */
     __u32 srtt_us;
     __u32 retransmits;
     __u8 established;     /* 0: the connection was never made */
@@ -242,6 +287,12 @@ struct culvert_closed {
 /* Constants of the connect hooks (.rodata). */
 struct culvert_connect_config {
     __u32 refuse_with_errno; /* bpf_set_retval exists (5.18): ECONNREFUSED instead of EPERM */
+    __u32 padding;
+};
+
+/* Constants of the program that follows sockets (.rodata). */
+struct culvert_flows_config {
+    __u32 accelerate; /* what acceleration needs was found: without it its code is not even loaded */
     __u32 padding;
 };
 
@@ -268,7 +319,10 @@ _Static_assert(sizeof(struct culvert_flow) == 24, "culvert_flow");
 _Static_assert(sizeof(struct culvert_endpoint) == 20, "culvert_endpoint");
 _Static_assert(sizeof(struct culvert_service) == 164, "culvert_service");
 _Static_assert(__builtin_offsetof(struct culvert_socket, asked) == 72, "culvert_socket.asked");
-_Static_assert(sizeof(struct culvert_closed) == 120, "culvert_closed");
+_Static_assert(sizeof(struct culvert_end) == 48, "culvert_end");
+_Static_assert(sizeof(struct culvert_shortcut) == 32, "culvert_shortcut");
+_Static_assert(__builtin_offsetof(struct culvert_socket, side) == 92, "culvert_socket.side");
+_Static_assert(sizeof(struct culvert_closed) == 128, "culvert_closed");
 _Static_assert(CULVERT_EVENTS <= CULVERT_EVENTS_ROOM, "room for counters");
 _Static_assert((CULVERT_MARK_CAPTURED & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "captured mark");
 _Static_assert((CULVERT_MARK_UPSTREAM & CULVERT_MARK_MASK) == CULVERT_MARK_MATCH, "upstream mark");

@@ -9,6 +9,7 @@ struct SnapshotDocument: Encodable {
         let rootNamespace: String
         let mtls: String
         let sameNode: String
+        let acceleration: String
         let namespaces: [LabelledDocument]
         let gateways: [LabelledDocument]
         let workloads: [WorkloadDocument]
@@ -28,7 +29,7 @@ struct SnapshotDocument: Encodable {
         self.mesh = Mesh(
             generation: mesh.generation, trustDomain: mesh.settings.trustDomain,
             rootNamespace: mesh.settings.rootNamespace, mtls: mesh.settings.mutualTLS.rawValue,
-            sameNode: mesh.settings.sameNode.rawValue,
+            sameNode: mesh.settings.sameNode.rawValue, acceleration: mesh.settings.acceleration.rawValue,
             namespaces: mesh.namespaces.values.map { LabelledDocument(name: $0.name, labels: $0.labels) }
                 .sorted { $0.name < $1.name },
             gateways: mesh.gateways.map { LabelledDocument(name: $0.name.description, labels: $0.labels) },
@@ -57,6 +58,7 @@ struct WorkloadDocument: Encodable {
     let netns: String?
     let ports: [String: UInt16]
     let healthy: Bool
+    let acceleration: String
     let waypoint: String?
     let waypointOf: String?
 
@@ -72,6 +74,7 @@ struct WorkloadDocument: Encodable {
         netns = workload.netns
         ports = workload.namedPorts
         healthy = workload.healthy
+        acceleration = mesh.acceleration(of: workload).rawValue
         waypoint = mesh.waypoint(ofWorkload: workload.name)?.description
         waypointOf = workload.waypointOf?.description
     }

@@ -16,7 +16,9 @@ extension Manifest {
         if let field = spec.optional("sameNode") {
             settings.sameNode = field.value("direct, proxy or tunnel", SameNodeMode.init) ?? settings.sameNode
         }
-        if let field = spec.optional("acceleration") { readAcceleration(field) }
+        if let field = spec.optional("acceleration") {
+            settings.acceleration = field.acceleration() ?? settings.acceleration
+        }
         if let file = spec.optional("ca")?.fields("a mapping with file") { settings.authority = authority(file) }
         if let limits = spec.optional("limits")?.fields() { settings.limits = Self.limits(limits) }
         spec.end()
@@ -41,15 +43,12 @@ extension Manifest {
     }
 }
 
-/// `acceleration` of a Mesh or a Workload: nothing but "off" so far.
-func readAcceleration(_ field: Field) {
-    // Unquoted, YAML 1.1 makes a boolean of it; the meaning is the same.
-    if field.node.scalarKind == .boolean(false) { return }
-    guard let text = field.text("\"off\"") else { return }
-    switch text {
-    case "off": break
-    case "sockmap": field.refuse("acceleration: sockmap; expected \"off\"")
-    default: field.fail("expected \"off\", found \(field.node.summary)")
+extension Field {
+    /// `acceleration` of a Mesh or a Workload.
+    func acceleration() -> AccelerationMode? {
+        // Unquoted, YAML 1.1 makes a boolean of it; the meaning is the same.
+        if node.scalarKind == .boolean(false) { return .off }
+        return value("\"off\" or sockmap", AccelerationMode.init)
     }
 }
 

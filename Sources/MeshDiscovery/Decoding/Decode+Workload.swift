@@ -34,8 +34,8 @@ extension Manifest {
             workload.locality = Self.locality(locality)
         }
         if let healthy = spec.optional("healthy") { workload.healthy = healthy.boolean() ?? true }
-        if let field = spec.optional("acceleration") { readAcceleration(field) }
         workload.scope = readScope(isCaptured: netns != nil && workload.transport == .tls)
+        workload.acceleration = spec.optional("acceleration")?.acceleration()
         spec.end()
         check(workload, transport: transport, netns: netns)
         return WorkloadRecord(workload: workload, addresses: addresses, netns: netns, manifest: self)

@@ -17,6 +17,7 @@ struct CaptureObjects: Sendable {
     let flowCount: BPFMap<UInt32, UInt64>
     let portScopes: BPFMap<culvert_port, UInt32>
     let rangeScopes: BPFMap<culvert_range, UInt32>
+    let shortcuts: BPFMap<culvert_tuple, culvert_shortcut>
     /// A ring of `culvert_closed`.
     let closed: Descriptor
     let connect4: Descriptor
@@ -24,12 +25,14 @@ struct CaptureObjects: Sendable {
     let getpeername4: Descriptor
     let getpeername6: Descriptor
     let sockops: Descriptor
+    let acceleration: AccelerationFitness
     /// What every further object of this node shares.
     private let shared: [String: Descriptor]
 
     /// Loads the connect hooks and what follows sockets. With `pins`, the maps pinned there are used, and new ones
     /// pinned.
-    static func load(pins: Pins?) throws(KernelError) -> CaptureObjects {
+    /// - Parameter acceleration: what was found; where the programs do not load all the same, it is unfit.
+    static func load(pins: Pins?, acceleration: AccelerationFitness = .notTried) throws(KernelError) -> CaptureObjects {
         // bpf_set_retval came with 5.18; without it a refusal reads EPERM instead of ECONNREFUSED.
         let refuseWithErrno = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, nil) == 1
         var maps: [String: Descriptor] = [:]
@@ -37,18 +40,44 @@ struct CaptureObjects: Sendable {
             BPFObjects.connect, named: "connect",
             constants: culvert_connect_config(refuse_with_errno: refuseWithErrno ? 1 : 0, padding: 0), over: &maps,
             pins: pins)
-        let flows = try load(BPFObjects.flows, named: "flows", constants: (), over: &maps, pins: pins)
+        var acceleration = acceleration
+        var accelerating: BPFObject?
+        if acceleration.isFit {
+            do throws(KernelError) {
+                let accelerate = try load(
+                    BPFObjects.accelerate, named: "accelerate", constants: (), over: &maps, pins: pins)
+                accelerating = try loadFlows(accelerating: true, over: &maps, pins: pins)
+                try attach(accelerate, to: descriptor("ends", in: maps), withVerdict: acceleration.needsVerdict)
+            } catch {
+                acceleration = .unfit("\(error.what): \(error.cause)")
+                accelerating = nil
+            }
+        }
+        let flows: BPFObject
+        if let accelerating {
+            flows = accelerating
+        } else {
+            flows = try loadFlows(accelerating: false, over: &maps, pins: pins)
+        }
         return CaptureObjects(
             pods: map("pods", in: maps), names: map("names", in: maps), proxyCgroups: map("proxy_cg", in: maps),
             listeners: map("lst", in: maps), statistics: map("stats", in: maps), endpoints: map("endpoints", in: maps),
             rules: map("rules", in: maps), services: map("services", in: maps), control: map("control", in: maps),
             flows: map("flows", in: maps), flowCount: map("flow_count", in: maps),
             portScopes: map("port_scopes", in: maps), rangeScopes: map("range_scopes", in: maps),
-            closed: descriptor("closed", in: maps),
+            shortcuts: map("shortcuts", in: maps), closed: descriptor("closed", in: maps),
             connect4: program("culvert_connect4", of: connect), connect6: program("culvert_connect6", of: connect),
             getpeername4: program("culvert_getpeername4", of: connect),
             getpeername6: program("culvert_getpeername6", of: connect),
-            sockops: program("culvert_flows", of: flows), shared: maps)
+            sockops: program("culvert_flows", of: flows), acceleration: acceleration, shared: maps)
+    }
+
+    private static func loadFlows(
+        accelerating: Bool, over maps: inout [String: Descriptor], pins: Pins?
+    ) throws(KernelError) -> BPFObject {
+        try load(
+            BPFObjects.flows, named: "flows",
+            constants: culvert_flows_config(accelerate: accelerating ? 1 : 0, padding: 0), over: &maps, pins: pins)
     }
 
     /// Loads an object over the maps that are there, which are those of the objects before it and those pinned, and
@@ -91,7 +120,7 @@ struct CaptureObjects: Sendable {
         BPFMap(descriptor: descriptor(name, in: maps), name: name)
     }
 
-    private static func program(_ name: String, of object: BPFObject) -> Descriptor {
+    static func program(_ name: String, of object: BPFObject) -> Descriptor {
         guard let program = object.programs[name] else { preconditionFailure("no program \(name) in its object") }
         return program
     }

@@ -9,6 +9,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case droppedNoListener, droppedAssign
     case direct, directPassed, directNoRule, directStale, directFull, directDevice, directLost, recordLost
     case exemptExcluded, excludedPassed
+    case accelerated, accelerationRefused, wireFirst, wireBulk, wireChanged
 
     /// The word in metrics.
     public var word: String {
@@ -38,6 +39,11 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .recordLost: "record_lost"
         case .exemptExcluded: "exempt_excluded"
         case .excludedPassed: "excluded_passed"
+        case .accelerated: "accelerated"
+        case .accelerationRefused: "acceleration_refused"
+        case .wireFirst: "wire_first"
+        case .wireBulk: "wire_bulk"
+        case .wireChanged: "wire_changed"
         }
     }
 

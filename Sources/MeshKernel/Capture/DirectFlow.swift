@@ -24,6 +24,8 @@ public struct DirectFlow: Hashable, Sendable {
     public internal(set) var destinationWorkload: ObjectName?
     /// Allowed under the rules that hold now, as opposed to earlier ones.
     public let isConfirmed: Bool
+    /// It may bypass TCP; whether it does is for the two ends to find out.
+    public let isAccelerated: Bool
     let sourceSlot: UInt32
     let destinationSlot: UInt32
 
@@ -32,6 +34,7 @@ public struct DirectFlow: Hashable, Sendable {
         destination = tuple.destination
         startedAt = flow.started_ns
         isConfirmed = flow.generation == generation
+        isAccelerated = flow.flags & UInt16(CULVERT_RULE_ACCELERATED.rawValue) != 0
         sourceSlot = flow.source
         destinationSlot = flow.destination
     }
@@ -49,6 +52,8 @@ public struct DirectRecord: Hashable, Sendable {
     /// Payload: what the client sent and the server acknowledged, and what the client's kernel received.
     public let bytesSent: UInt64
     public let bytesReceived: UInt64
+    /// Of both together, what bypassed TCP.
+    public let bytesAccelerated: UInt64
     /// Smoothed round-trip time at the end, in microseconds; 0 when none was measured.
     public let roundTripMicroseconds: UInt32
     /// Segments sent again by the client.
@@ -68,6 +73,7 @@ public struct DirectRecord: Hashable, Sendable {
         endedAt = record.ended_ns
         bytesSent = record.bytes_sent
         bytesReceived = record.bytes_received
+        bytesAccelerated = record.bytes_short
         roundTripMicroseconds = record.srtt_us
         retransmits = record.retransmits
         isEstablished = record.established != 0

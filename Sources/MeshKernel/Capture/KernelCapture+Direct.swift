@@ -23,6 +23,15 @@ struct DirectState: Sendable {
     /// By service address; nil: as for the rules.
     var services: [SocketAddress: [SocketAddress]]?
     var isEnabled = false
+    /// Direct connections may be accelerated.
+    var isAccelerating = false
+
+    var control: culvert_control {
+        culvert_control(
+            generation: generation,
+            flags: (isEnabled ? CULVERT_CONTROL_DIRECT.rawValue : 0)
+                | (isAccelerating ? CULVERT_CONTROL_ACCELERATE.rawValue : 0))
+    }
 }
 
 extension KernelCapture {
@@ -58,11 +67,8 @@ extension KernelCapture {
             let isGrowth = before?.allSatisfy { wanted[$0.key] == $0.value } ?? false
             if !isGrowth || isEnabled != state.direct.isEnabled {
                 if !isGrowth { state.direct.generation &+= 1 }
-                try objects.control.set(
-                    culvert_control(
-                        generation: state.direct.generation,
-                        flags: isEnabled ? CULVERT_CONTROL_DIRECT.rawValue : 0), for: 0)
                 state.direct.isEnabled = isEnabled
+                try objects.control.set(state.direct.control, for: 0)
             }
             let stale = before.map { $0.keys.filter { wanted[$0] == nil } } ?? objects.rules.keys.map(\.number)
             for number in stale where wanted[number] == nil { objects.rules.remove(culvert_pair(number)) }
@@ -172,11 +178,15 @@ extension KernelCapture {
 }
 
 extension CaptureObjects {
-    /// Moves the generation, so that no rule counts until new ones are set.
-    func invalidateRules() throws(KernelError) -> UInt32 {
-        let generation = (control.value(for: 0)?.generation ?? 0) &+ 1
-        try control.set(culvert_control(generation: generation, flags: 0), for: 0)
-        return generation
+    /// Moves the generation, so that no rule counts until new ones are set. Open connections stay as they are, the
+    /// accelerated ones as well.
+    func invalidateRules() throws(KernelError) -> DirectState {
+        let before = control.value(for: 0) ?? culvert_control()
+        var state = DirectState()
+        state.generation = before.generation &+ 1
+        state.isAccelerating = acceleration.isFit && before.flags & CULVERT_CONTROL_ACCELERATE.rawValue != 0
+        try control.set(state.control, for: 0)
+        return state
     }
 
     /// Makes `addresses` those of a slot.
@@ -191,6 +201,7 @@ extension CaptureObjects {
 
     /// Drops a connection that no socket will report.
     func forget(_ tuple: culvert_tuple) {
+        shortcuts.remove(tuple)
         guard flows.value(for: tuple) != nil else { return }
         flows.remove(tuple)
         if let count = flowCount.value(for: 0), count > 0 { _ = flowCount.update(count - 1, for: 0) }
@@ -230,6 +241,7 @@ extension culvert_rule {
         self.init()
         self.generation = generation
         flags = rule.isDirect ? UInt16(CULVERT_RULE_DIRECT.rawValue) : 0
+        if rule.isAccelerated { flags |= UInt16(CULVERT_RULE_ACCELERATED.rawValue) }
         port_count = UInt16(rule.exceptions.count)
         withUnsafeMutableBytes(of: &ports) { $0.copyBytes(from: rule.exceptions.withUnsafeBytes(Array.init)) }
     }

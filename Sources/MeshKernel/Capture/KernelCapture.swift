@@ -47,18 +47,23 @@ public final class KernelCapture: Sendable {
     /// Takes the node's lock, loads the programs and attaches the connect hooks, or takes over what an earlier daemon of
     /// the node left pinned. May move the whole process to the cgroup `culvert-node.<node>` below the attach point.
     /// Call it before the first socket that connects out of a workload's namespace.
-    public init(options: CaptureOptions) throws(KernelError) {
+    public convenience init(options: CaptureOptions) throws(KernelError) {
+        try self.init(options: options, acceleration: nil)
+    }
+
+    /// - Parameter acceleration: what to take the kernel for; nil: what a probe finds.
+    init(options: CaptureOptions, acceleration: AccelerationFitness?) throws(KernelError) {
         try Self.requireCapabilities()
         let pins = try Pins(options)
         let lock = try NodeLock.take(options)
         let attachPoint = try CgroupMount.attachPoint(options)
         try Pins.requireBPFFS(at: options.bpffsPath)
         try pins.make()
-        let objects = try CaptureObjects.load(pins: pins)
+        let objects = try CaptureObjects.load(pins: pins, acceleration: acceleration ?? .probe())
         let proxy = try ProxyCgroup.settle(process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName)
         try Self.exempt(proxy, in: objects.proxyCgroups)
         // What an earlier daemon allowed may be forbidden by now: until the rules are set anew the proxy decides.
-        let generation = try objects.invalidateRules()
+        let direct = try objects.invalidateRules()
         try Self.attachHooks(objects, at: attachPoint, pins: pins)
 
         self.options = options
@@ -68,7 +73,7 @@ public final class KernelCapture: Sendable {
         self.objects = objects
         proxyCgroup = proxy
         var state = State()
-        state.direct.generation = generation
+        state.direct = direct
         for cookie in objects.pods.keys {
             guard let pod = objects.pods.value(for: cookie) else { continue }
             // An entry without a name was cut short while it was made: it captures nothing yet.
@@ -120,6 +125,8 @@ public final class KernelCapture: Sendable {
             do throws(KernelError) { try detach(handle.workload) } catch { failure = failure ?? error }
         }
         state.withLock { $0.closed = true }
+        // Connections that go on without us go on by TCP.
+        try? objects.control.set(culvert_control(), for: 0)
         Files.removeTree(pins.nodeDirectory)
         proxyCgroup.leave(process: getpid())
         if let failure { throw failure }
@@ -135,6 +142,8 @@ public final class KernelCapture: Sendable {
             let shape = mapShape(descriptor), shape.valueSize == UInt32(MemoryLayout<culvert_pod>.size)
         {
             let objects = try CaptureObjects.load(pins: pins)
+            // Connections that go on without us go on by TCP.
+            try? objects.control.set(culvert_control(), for: 0)
             for cookie in objects.pods.keys { objects.release(cookie, pins: pins) }
         }
         Files.removeTree(pins.nodeDirectory)

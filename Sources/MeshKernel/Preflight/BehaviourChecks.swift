@@ -37,7 +37,7 @@ enum BehaviourChecks {
     }
 
     /// Made on the calling thread, which returns home at once.
-    private static func makeNamespace() -> Descriptor? {
+    static func makeNamespace() -> Descriptor? {
         let here = mesh_open_current_network_namespace()
         guard here >= 0 else { return nil }
         let home = Descriptor(adopting: here)

@@ -30,7 +30,13 @@ enum ProgramChecks {
             Trial(
                 "program.lookup", "lookup program", [.l0, .l1], since: "5.9", BPFObjects.lookup,
                 culvert_lookup_config(slot: 0, loopback: 1, own: [])),
-            Trial("program.flows", "socket event program", [.l0, .l1, .l2], since: "5.8", BPFObjects.flows, ()),
+            Trial(
+                "program.flows", "socket event program", [.l0, .l1, .l2], since: "5.8", BPFObjects.flows,
+                culvert_flows_config(accelerate: 0, padding: 0)),
+            Trial(
+                "program.enrol", "the same, enrolling accelerated connections", [.t2], since: "5.19", BPFObjects.flows,
+                culvert_flows_config(accelerate: 1, padding: 0)),
+            Trial("program.accelerate", "socket message program", [.t2], since: "5.19", BPFObjects.accelerate, ()),
             Trial("program.device", "arrival device in lookup programs", [.l0], since: "5.17", BPFObjects.device, ()),
             Trial("program.sockmap", "redirecting between sockets", [.t2], since: "5.13", BPFObjects.probe, ()),
         ]

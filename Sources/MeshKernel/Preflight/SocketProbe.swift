@@ -134,7 +134,7 @@ enum SocketProbe {
 
     /// CVE-2024-56664: replacing an element against the close of its socket. The programs use none of what the other
     /// advisories concern (apply, cork, pop, stream parsers).
-    private static func fixed(_ context: PreflightContext) -> PreflightReport.Check {
+    static func fixed(_ context: PreflightContext) -> PreflightReport.Check {
         let releases = [
             KernelVersion(5, 10, 236), KernelVersion(5, 15, 180), KernelVersion(6, 1, 125), KernelVersion(6, 6, 67),
             KernelVersion(6, 12, 6), KernelVersion(6, 13),

@@ -4,13 +4,16 @@ public struct DirectRule: Hashable, Sendable {
     public var isDirect: Bool
     /// In ascending order, at most `maximumExceptions`.
     public var exceptions: [UInt16]
+    /// Both workloads ask for acceleration (tier T2): what is direct may bypass TCP.
+    public var isAccelerated: Bool
 
     /// What the kernel's map has room for; a workload with more different ports is reached through the proxy.
     public static let maximumExceptions = 28
 
-    public init(isDirect: Bool, exceptions: [UInt16] = []) {
+    public init(isDirect: Bool, exceptions: [UInt16] = [], isAccelerated: Bool = false) {
         self.isDirect = isDirect
         self.exceptions = exceptions
+        self.isAccelerated = isAccelerated
     }
 
     public func isDirect(port: UInt16) -> Bool { exceptions.contains(port) != isDirect }
@@ -45,7 +48,14 @@ extension MeshSnapshot {
         let rest = isAllowed(other)
         let exceptions = named.filter { isAllowed($0) != rest }.sorted()
         guard exceptions.count <= DirectRule.maximumExceptions, rest || !exceptions.isEmpty else { return nil }
-        return DirectRule(isDirect: rest, exceptions: exceptions)
+        return DirectRule(
+            isDirect: rest, exceptions: exceptions,
+            isAccelerated: acceleration(of: source) == .sockmap && acceleration(of: destination) == .sockmap)
+    }
+
+    /// What a workload asks for, or else the mesh for it.
+    public func acceleration(of workload: Workload) -> AccelerationMode {
+        workload.acceleration ?? settings.acceleration
     }
 
     /// For which service addresses the kernel of `node` may choose the endpoint as the proxy would: no waypoint is bound

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The part of tier T2 that flows.bpf.c does: enrolling and forgetting. */
+#pragma once
+
+#include <linux/in.h>
+
+#include "shortcut.h"
+
+static __always_inline bool is_home(struct bpf_sock_ops *ctx, const struct culvert_address *address, __u32 slot)
+{
+    __u64 cookie = bpf_get_netns_cookie(ctx);
+    struct culvert_pod *pod = bpf_map_lookup_elem(&pods, &cookie);
+    __u32 *owner = bpf_map_lookup_elem(&endpoints, address);
+
+    return pod && pod->flags & CULVERT_POD_ACTIVE && pod->slot == slot && owner && *owner == slot;
+}
+
+/* Middle boxes and conntrack see nothing of what is redirected: without a sign of life they forget the connection and
+ * then drop its FIN. An application that chose its own interval keeps it. */
+static __always_inline void keep_alive(struct bpf_sock_ops *ctx)
+{
+    int on = 0, idle = CULVERT_SHORTCUT_KEEPALIVE;
+
+    if (!bpf_getsockopt(ctx, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) && on)
+        return;
+    on = 1;
+    bpf_setsockopt(ctx, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    bpf_setsockopt(ctx, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+/* Bytes sent before now (fast open) would be overtaken, subflows of MPTCP are not the application's sockets. */
+static __always_inline bool is_plain(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+    return !ctx->data_segs_out && !bpf_skc_to_mptcp_sock(sk);
+}
+
+static __always_inline bool enrol(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct culvert_socket *socket,
+                                  enum culvert_side side)
+{
+    struct culvert_end end = {.tuple = socket->tuple, .side = side};
+
+    socket->side = side;
+    socket->write_seq = ctx->snd_nxt;
+    if (!is_plain(ctx, sk) ||
+        !is_home(ctx, side == CULVERT_SIDE_CLIENT ? &end.tuple.client : &end.tuple.server,
+                 side == CULVERT_SIDE_CLIENT ? socket->flow.source : socket->flow.destination) ||
+        bpf_sock_hash_update(ctx, &ends, &end, BPF_NOEXIST)) {
+        count(socket->flow.source, CULVERT_EVENT_ACCELERATION_REFUSED);
+        return false;
+    }
+    keep_alive(ctx);
+    return true;
+}
+
+static __always_inline void enrol_client(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct culvert_socket *socket)
+{
+    struct culvert_shortcut fresh = {};
+
+    if (!(socket->flow.flags & CULVERT_RULE_ACCELERATED) || !may_accelerate())
+        return;
+    if (bpf_map_update_elem(&shortcuts, &socket->tuple, &fresh, BPF_ANY)) {
+        count(socket->flow.source, CULVERT_EVENT_ACCELERATION_REFUSED);
+        return;
+    }
+    if (!enrol(ctx, sk, socket, CULVERT_SIDE_CLIENT))
+        bpf_map_delete_elem(&shortcuts, &socket->tuple);
+}
+
+/* The server's kernel knows of the connection what the client's noted before the SYN. */
+static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+    struct culvert_socket *socket;
+    struct culvert_tuple tuple;
+    struct culvert_flow *flow;
+
+    tuple.client = address_pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1],
+                                ctx->remote_ip6[2], ctx->remote_ip6[3]);
+    tuple.server = address_pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1],
+                                ctx->local_ip6[2], ctx->local_ip6[3]);
+    tuple.client_port = bpf_ntohl(ctx->remote_port);
+    tuple.server_port = ctx->local_port;
+    tuple.padding = 0;
+    flow = bpf_map_lookup_elem(&flows, &tuple);
+    if (!flow || flow->kind != CULVERT_FLOW_DIRECT || !bpf_map_lookup_elem(&shortcuts, &tuple) || !may_accelerate())
+        return;
+    socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!socket)
+        return;
+    socket->tuple = tuple;
+    socket->flow = *flow;
+    /* The client's socket alone reports the connection. */
+    socket->flow.kind = CULVERT_FLOW_NONE;
+    if (enrol(ctx, sk, socket, CULVERT_SIDE_SERVER))
+        count(flow->source, CULVERT_EVENT_ACCELERATED);
+}
