@@ -54,9 +54,6 @@ enum BothEnds {
             found = bytearray(4)
             fcntl.ioctl(s, termios.FIONREAD, found)
             return struct.unpack('i', found)[0]
-        # What came by TCP is there when the peer has acknowledged it; what did not, when send() returned.
-        def settle(s):
-            while struct.unpack('i', fcntl.ioctl(s, termios.TIOCOUTQ, b'0000'))[0]: time.sleep(0.001)
         # Until the test has done its part.
         def wait():
             print('ready', flush=True)
