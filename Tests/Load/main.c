@@ -19,7 +19,7 @@ static const char usage[] =
     "--seconds: 1 unless given; with --count, no limit unless given. --patience: of one step of a connection; 10.\n"
     "A server says `ready` when it listens and what it saw when it is terminated. A client prints one line of JSON;\n"
     "exit status 0: nothing failed; 1: something did; 2: bad usage, or this machine is at its limits.\n"
-    "hold prints `\"event\": \"open\"` when all are open and goes on at a line (or the end) of its input.\n";
+    "hold says `ready` when all are open and goes on at a line (or the end) of its input.\n";
 
 _Noreturn static void misuse(const char *what, const char *word)
 {

@@ -45,8 +45,8 @@ int connect_times(const struct options *options)
     return failure_count(&failures) ? 1 : 0;
 }
 
-/* Opens `count` connections to each target, one exchange each, and keeps them. Says `{"event": "open", …}`, waits for a
- * line or the end of its input, and does one more exchange on every connection. */
+/* Opens `count` connections to each target, one exchange each, and keeps them. Says `ready`, waits for a line or the
+ * end of its input, and does one more exchange on every connection. */
 struct crowd {
     const struct options *options;
     struct failures failures;
@@ -128,7 +128,7 @@ int hold(const struct options *options)
     if (!crowd.members || crowd.poller < 0)
         give_up("start");
     opened = go_round(&crowd, true);
-    printf("{\"event\": \"open\", \"open\": %lu}\n", opened);
+    puts("ready");
     fflush(stdout);
     while (read(STDIN_FILENO, &line, 1) > 0 && line != '\n') {
     }

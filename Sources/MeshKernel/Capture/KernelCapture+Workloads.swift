@@ -127,6 +127,12 @@ extension KernelCapture {
             throw KernelError(
                 .namespaceMissing, "reading the namespace", at: place, code: EBADF, remedy: "open it again by its path")
         }
+        // Whoever is on the host's network shares the node's own namespace; capturing it would capture the node.
+        guard inode != ownNamespace else {
+            throw KernelError(
+                .badRequest, "capturing a workload", at: place, cause: "its network namespace is the node's own",
+                remedy: "leave workloads on the host's network out of the mesh (protocol: TCP)")
+        }
         try refuseForeignLookup(namespace, slot: slot, place: place)
         var pod = existing ?? culvert_pod()
         pod.slot = slot

@@ -29,6 +29,8 @@ public final class KernelCapture: Sendable {
     let objects: CaptureObjects
     let proxyCgroup: ProxyCgroup
     let lock: NodeLock
+    /// The network namespace this process runs in.
+    let ownNamespace: UInt64?
     let state: Mutex<State>
 
     struct State: Sendable {
@@ -71,6 +73,8 @@ public final class KernelCapture: Sendable {
         self.pins = pins
         self.lock = lock
         self.objects = objects
+        // Of this thread: the first one may be inside a workload's namespace at any time.
+        ownNamespace = Files.inode("/proc/thread-self/ns/net")
         proxyCgroup = proxy
         var state = State()
         state.direct = direct

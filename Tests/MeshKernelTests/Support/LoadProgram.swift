@@ -67,3 +67,31 @@ extension Lab {
             inside(namespace) + [LoadProgram.path(), "serve", "--echo", echo] + (sink.map { ["--sink", $0] } ?? []))
     }
 }
+
+/// Connections that stay open until they are asked for one more exchange.
+struct HeldConnections {
+    fileprivate let client: Background
+    fileprivate let input: FileHandle
+
+    /// One more exchange on every connection, and the end of them.
+    func finish() throws -> LoadReport {
+        try input.write(contentsOf: Data("\n".utf8))
+        return try LoadReport(client.rest())
+    }
+}
+
+extension Lab {
+    /// Opens connections with `culvert-load hold`; they are open when this returns.
+    func holder(in namespace: String, _ words: String...) throws -> HeldConnections {
+        let path = "/tmp/\(id)fifo\(UInt32.random(in: 0 ... .max))"
+        guard mkfifo(path, 0o600) == 0 else { throw ShellFailure(description: "no pipe at \(path)") }
+        defer { unlink(path) }
+        // Open for both, so that neither side waits for the other.
+        guard let input = FileHandle(forUpdatingAtPath: path) else {
+            throw ShellFailure(description: "cannot open \(path)")
+        }
+        let client = try Background(
+            ["sh", "-c", "exec \"$@\" <\(path)", "sh"] + inside(namespace) + [LoadProgram.path(), "hold"] + words)
+        return HeldConnections(client: client, input: input)
+    }
+}
