@@ -206,11 +206,12 @@ spec:
         self.log.close()
         run(f"{self.binaries}/culvert", "uninstall", *self.place)
 
-    def daemon_cpu(self):
-        """CPU seconds the node proxy used so far."""
-        with open(f"/proc/{self.daemon.pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def event(self, word):
+        """How often the capture programs counted an event, over all workloads."""
+        text = self.ask(15020, "metrics").stdout
+        series = rf'^culvert_capture_events_total{{[^}}]*event="{word}"[^}}]*}} ([0-9.]+)$'
+        found = re.findall(series, text, re.MULTILINE)
+        return sum(float(value) for value in found)
 
     def log_tail(self):
         try:
@@ -218,6 +219,24 @@ spec:
                 return "\n" + "".join(file.readlines()[-10:])
         except FileNotFoundError:
             return ""
+
+
+def cpu_seconds(process):
+    """CPU time a process of any number of threads used so far; none for no process."""
+    total = 0
+    for thread in os.listdir(f"/proc/{process.pid}/task") if process else []:
+        with open(f"/proc/{process.pid}/task/{thread}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total / 1e9
+
+
+def machine_cpu_seconds():
+    """(busy, all) CPU time of the machine so far; what a hypervisor took away is busy."""
+    with open("/proc/stat") as file:
+        user, nice, system, idle, wait, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    busy = user + nice + system + irq + softirq + steal
+    tick = os.sysconf("SC_CLK_TCK")
+    return busy / tick, (busy + idle + wait) / tick
 
 
 def remove(identifier, cgroup):

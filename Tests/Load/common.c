@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -140,8 +141,13 @@ uint64_t failure_count(const struct failures *failures)
 
 void print_failures(const struct failures *failures)
 {
-    printf("\"failed\": %lu, \"refused\": %lu, \"reset\": %lu, \"timed_out\": %lu, \"no_port\": %lu, "
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    printf("\"cpu_seconds\": %.6f, \"failed\": %lu, \"refused\": %lu, \"reset\": %lu, \"timed_out\": %lu, \"no_port\": %lu, "
            "\"cut_short\": %lu, \"corrupted\": %lu, \"other\": %lu",
+           (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+               (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6,
            failure_count(failures), failures->refused, failures->reset, failures->timed_out, failures->no_port,
            failures->cut_short, failures->corrupted, failures->other);
     if (failures->other)

@@ -89,7 +89,7 @@ void fill(uint8_t *bytes, size_t length, uint64_t connection, uint64_t sequence)
 
 void count_failure(struct failures *failures, int error);
 uint64_t failure_count(const struct failures *failures);
-/* `"failed": 1, "refused": 1, …` without braces. */
+/* `"cpu_seconds": 0.5, "failed": 1, "refused": 1, …` without braces: what every report ends with. */
 void print_failures(const struct failures *failures);
 
 void record(struct histogram *histogram, uint64_t value);
