@@ -15,6 +15,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "address.h"
+#include "agent.h"
 #include "culvert_abi.h"
 #include "direct.h"
 #include "excluded.h"
@@ -86,8 +87,10 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
     __u32 mark = CULVERT_MARK_CAPTURED;
     __u64 cgroup;
 
-    if (!pod || !(pod->flags & CULVERT_POD_ACTIVE))
+    if (!pod || !(pod->flags & CULVERT_POD_ACTIVE)) {
+        note_probe(ctx, destination);
         return ALLOW;
+    }
     if (ctx->type != SOCKET_STREAM || (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_MPTCP))
         return ALLOW;
 

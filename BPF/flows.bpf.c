@@ -59,7 +59,10 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
         error = bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
     if (error) {
         /* The server's side does not know it then, and takes it for what it is without proof: plaintext. */
-        count(socket->flow.source, CULVERT_EVENT_DIRECT_LOST);
+        if (socket->flow.kind == CULVERT_FLOW_PROBE)
+            count(socket->flow.destination, CULVERT_EVENT_PROBE_LOST);
+        else
+            count(socket->flow.source, CULVERT_EVENT_DIRECT_LOST);
         socket->flow.kind = CULVERT_FLOW_NONE;
     }
 }
@@ -73,6 +76,9 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
 
     if (!bpf_map_delete_elem(&flows, &socket->tuple) && live)
         __sync_fetch_and_sub(live, 1);
+    /* Only what the mesh would have told of is told. */
+    if (socket->flow.kind != CULVERT_FLOW_DIRECT)
+        goto out;
     record = bpf_ringbuf_reserve(&closed, sizeof(*record), 0);
     if (!record) {
         count(socket->flow.source, CULVERT_EVENT_RECORD_LOST);
@@ -107,6 +113,7 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
     }
     if (config.accelerate)
         bpf_map_delete_elem(&shortcuts, &socket->tuple);
+out:
     socket->flow.kind = CULVERT_FLOW_NONE;
 }
 

@@ -46,8 +46,8 @@ static __always_inline int pass(enum culvert_event event)
 }
 
 /* A connection that was allowed before its SYN was sent. */
-static __always_inline bool is_known(struct bpf_sk_lookup *ctx, const struct culvert_address *client,
-                                     const struct culvert_address *server)
+static __always_inline const struct culvert_flow *known(struct bpf_sk_lookup *ctx, const struct culvert_address *client,
+                                                        const struct culvert_address *server)
 {
     struct culvert_tuple tuple = {.client = *client, .server = *server};
     struct culvert_flow *flow;
@@ -55,13 +55,14 @@ static __always_inline bool is_known(struct bpf_sk_lookup *ctx, const struct cul
     tuple.client_port = bpf_ntohs(ctx->remote_port);
     tuple.server_port = ctx->local_port;
     flow = bpf_map_lookup_elem(&flows, &tuple);
-    return flow && flow->destination == config.slot;
+    return flow && flow->destination == config.slot ? flow : NULL;
 }
 
 SEC("sk_lookup")
 int culvert_lookup(struct bpf_sk_lookup *ctx)
 {
     struct culvert_address local, remote;
+    const struct culvert_flow *flow;
 
     if (ctx->protocol != IPPROTO_TCP)
         return SK_PASS;
@@ -83,8 +84,9 @@ int culvert_lookup(struct bpf_sk_lookup *ctx)
         return steer(ctx, CULVERT_ROLE_OUTBOUND, CULVERT_EVENT_OUTBOUND_STEERED);
     }
     /* Whatever arrives from outside is inbound, also for an address of the namespace that nobody declared. */
-    if (is_known(ctx, &remote, &local))
-        return pass(CULVERT_EVENT_DIRECT_PASSED);
+    flow = known(ctx, &remote, &local);
+    if (flow)
+        return pass(flow->kind == CULVERT_FLOW_PROBE ? CULVERT_EVENT_PROBE_PASSED : CULVERT_EVENT_DIRECT_PASSED);
     if (ctx->local_port == CULVERT_PORT_TUNNEL)
         return steer(ctx, CULVERT_ROLE_TUNNEL, CULVERT_EVENT_TUNNEL_STEERED);
     if (is_excluded_inbound(config.slot, ctx->local_port))

@@ -37,6 +37,11 @@ public struct NodeDaemon: Sendable {
         let kernel = try attempt { try NodeCapture(options: captureOptions, level: options.captureLevel) }
         let because = kernel.explanation.isEmpty ? "" : ": \(kernel.explanation)"
         logger.log(level: because.isEmpty ? .info : .warning, "capture level \(kernel.level)\(because)")
+        if options.kubeletCgroup != nil, kernel.programs == nil {
+            logger.warning(
+                "--kubelet-cgroup has no effect at capture level \(kernel.level): STRICT workloads refuse the kubelet's probes"
+            )
+        }
 
         let log = AccessLogWriter(format: format, cores: options.cores)
         log.start()
@@ -108,8 +113,8 @@ public struct NodeDaemon: Sendable {
 
     private var captureOptions: CaptureOptions {
         CaptureOptions(
-            nodeName: options.nodeName, cgroupPath: options.cgroup, bpffsPath: options.bpffs,
-            runtimeDirectory: options.runDirectory)
+            nodeName: options.nodeName, cgroupPath: options.cgroup, kubeletCgroup: options.kubeletCgroup,
+            bpffsPath: options.bpffs, runtimeDirectory: options.runDirectory)
     }
 
     private func loadAuthority(_ state: ConfigurationState) throws -> EmbeddedAuthority {

@@ -11,6 +11,8 @@ public struct NodeOptions: Sendable {
     public var cores: Int
     /// Where the connect hooks attach; nil: the root of the cgroup2 hierarchy.
     public var cgroup: String?
+    /// The kubelet's cgroup, whose health probes pass by every policy; nil: where it usually is.
+    public var kubeletCgroup: String?
     public var bpffs: String
     /// Lock and identity socket.
     public var runDirectory: String

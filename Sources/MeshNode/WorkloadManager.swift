@@ -148,6 +148,7 @@ final class WorkloadManager: Sendable {
     /// Retries what failed, and notices namespaces that were replaced.
     private func look(_ state: inout State) async {
         direct?.sweep()
+        kernel.programs?.refreshAgent()
         let before = state.live.keys
         for (name, live) in state.live {
             guard let path = live.workload.netns else { continue }

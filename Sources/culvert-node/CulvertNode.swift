@@ -30,6 +30,12 @@ struct CulvertNode: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Where the connect hooks attach. Default: the root of cgroup2.", valueName: "path"))
     var cgroup: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "The kubelet's cgroup: its health probes reach workloads under any policy. Default: where it usually runs.",
+            valueName: "path"))
+    var kubeletCgroup: String?
+
     @Option(help: ArgumentHelp("A mounted bpffs for maps and links. Default: /sys/fs/bpf.", valueName: "path"))
     var bpffs: String?
 
@@ -102,6 +108,7 @@ struct CulvertNode: AsyncParsableCommand {
             cores: try settings.number(cores, "cores", in: 1...64)
                 ?? min(4, ProcessInfo.processInfo.activeProcessorCount))
         options.cgroup = settings.text(cgroup, "cgroup")
+        options.kubeletCgroup = settings.text(kubeletCgroup, "kubelet-cgroup")
         options.bpffs = settings.text(bpffs, "bpffs") ?? options.bpffs
         options.runDirectory = settings.text(runDir, "run-dir") ?? options.runDirectory
         options.stateDirectory = settings.text(stateDir, "state-dir") ?? options.stateDirectory

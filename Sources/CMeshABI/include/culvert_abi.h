@@ -11,6 +11,7 @@
 /* Limits. */
 #define CULVERT_MAX_PODS 4096u      /* captured workloads of one node */
 #define CULVERT_MAX_PROXY_CGROUPS 8u
+#define CULVERT_MAX_AGENT_CGROUPS 4u /* where the node's agent may run */
 #define CULVERT_MAX_OWN_ADDRESSES 8u /* addresses of one workload, both families together */
 #define CULVERT_NAME_BYTES 320u     /* NAMESPACE/NAME: 63 + 1 + 253 and a zero, rounded up */
 #define CULVERT_ROLES_PER_SLOT 4u   /* one role is spare */
@@ -86,7 +87,10 @@ enum culvert_event {
     CULVERT_EVENT_WIRE_FIRST = 27,          /* a direction stays on TCP: its first bytes left before both ends were known */
     CULVERT_EVENT_WIRE_BULK = 28,           /* a direction went back to TCP: its reader fell behind */
     CULVERT_EVENT_WIRE_CHANGED = 29,        /* a direction went back to TCP: the switch, a ULP, or its peer is gone */
-    CULVERT_EVENTS = 30,
+    CULVERT_EVENT_PROBE = 30,               /* a connect() of the node's agent to a workload of this node */
+    CULVERT_EVENT_PROBE_PASSED = 31,        /* its SYN was let through to the application */
+    CULVERT_EVENT_PROBE_LOST = 32,          /* such a connection could not be noted and is judged as plaintext */
+    CULVERT_EVENTS = 33,
 };
 
 /* Value of the per-CPU hash `stats`; the key is the workload's slot. */
@@ -164,6 +168,13 @@ struct culvert_endpoint {
 struct culvert_service {
     __u32 count;
     struct culvert_endpoint endpoints[CULVERT_MAX_SERVICE_ENDPOINTS];
+};
+
+/* Value of the array `agent_cg`. */
+struct culvert_cgroup {
+    __u64 id;    /* 0: none */
+    __u32 level; /* how many ancestors it has */
+    __u32 padding;
 };
 
 enum culvert_direction {
@@ -312,6 +323,7 @@ _Static_assert(sizeof(struct culvert_connect_config) == 8, "culvert_connect_conf
 _Static_assert(sizeof(struct culvert_lookup_config) == 144, "culvert_lookup_config");
 _Static_assert(__builtin_offsetof(struct culvert_lookup_config, own) == 16, "culvert_lookup_config.own");
 _Static_assert(sizeof(struct culvert_rule) == 64, "culvert_rule");
+_Static_assert(sizeof(struct culvert_cgroup) == 16, "culvert_cgroup");
 _Static_assert(sizeof(struct culvert_port) == 8, "culvert_port");
 _Static_assert(sizeof(struct culvert_range) == 24, "culvert_range");
 _Static_assert(sizeof(struct culvert_tuple) == 40, "culvert_tuple");

@@ -7,6 +7,7 @@ struct CaptureObjects: Sendable {
     let pods: BPFMap<UInt64, culvert_pod>
     let names: BPFMap<UInt64, culvert_name>
     let proxyCgroups: BPFMap<UInt64, UInt32>
+    let agentCgroups: BPFMap<UInt32, culvert_cgroup>
     let listeners: BPFMap<UInt32, UInt64>
     let statistics: BPFMap<UInt32, culvert_counters>
     let endpoints: BPFMap<culvert_address, UInt32>
@@ -61,6 +62,7 @@ struct CaptureObjects: Sendable {
         }
         return CaptureObjects(
             pods: map("pods", in: maps), names: map("names", in: maps), proxyCgroups: map("proxy_cg", in: maps),
+            agentCgroups: map("agent_cg", in: maps),
             listeners: map("lst", in: maps), statistics: map("stats", in: maps), endpoints: map("endpoints", in: maps),
             rules: map("rules", in: maps), services: map("services", in: maps), control: map("control", in: maps),
             flows: map("flows", in: maps), flowCount: map("flow_count", in: maps),

@@ -6,16 +6,19 @@ public struct CaptureOptions: Sendable {
     public var nodeName: String
     /// The cgroup whose processes are captured (those of meshed namespaces); nil: the root of the cgroup2 mount.
     public var cgroupPath: String?
+    /// The cgroup of the node's agent, whose health probes pass by every policy; nil: where a kubelet usually runs.
+    public var kubeletCgroup: String?
     public var bpffsPath: String
     /// Holds the lock file `NODE.lock`.
     public var runtimeDirectory: String
 
     public init(
-        nodeName: String, cgroupPath: String? = nil, bpffsPath: String = "/sys/fs/bpf",
+        nodeName: String, cgroupPath: String? = nil, kubeletCgroup: String? = nil, bpffsPath: String = "/sys/fs/bpf",
         runtimeDirectory: String = "/run/culvert"
     ) {
         self.nodeName = nodeName
         self.cgroupPath = cgroupPath
+        self.kubeletCgroup = kubeletCgroup
         self.bpffsPath = bpffsPath
         self.runtimeDirectory = runtimeDirectory
     }

@@ -10,6 +10,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case direct, directPassed, directNoRule, directStale, directFull, directDevice, directLost, recordLost
     case exemptExcluded, excludedPassed
     case accelerated, accelerationRefused, wireFirst, wireBulk, wireChanged
+    case probe, probePassed, probeLost
 
     /// The word in metrics.
     public var word: String {
@@ -44,6 +45,9 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .wireFirst: "wire_first"
         case .wireBulk: "wire_bulk"
         case .wireChanged: "wire_changed"
+        case .probe: "probe"
+        case .probePassed: "probe_passed"
+        case .probeLost: "probe_lost"
         }
     }
 

@@ -161,9 +161,10 @@ extension KernelCapture {
             state.direct.rules?[number] = nil
         }
         for tuple in objects.flows.keys {
-            guard let value = objects.flows.value(for: tuple), value.kind == CULVERT_FLOW_DIRECT.rawValue,
-                value.source == slot || value.destination == slot
+            guard let value = objects.flows.value(for: tuple), value.source == slot || value.destination == slot
             else { continue }
+            if value.kind == CULVERT_FLOW_PROBE.rawValue { objects.forget(tuple) }
+            guard value.kind == CULVERT_FLOW_DIRECT.rawValue else { continue }
             let flow = DirectFlow(tuple, value, generation: 0)
             func namespace(_ slot: UInt32) -> Descriptor? {
                 if slot == record.handle.slot { return record.namespace }

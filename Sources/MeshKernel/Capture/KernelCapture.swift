@@ -28,6 +28,7 @@ public final class KernelCapture: Sendable {
     let pins: Pins
     let objects: CaptureObjects
     let proxyCgroup: ProxyCgroup
+    let agent: AgentCgroups
     let lock: NodeLock
     /// The network namespace this process runs in.
     let ownNamespace: UInt64?
@@ -60,10 +61,12 @@ public final class KernelCapture: Sendable {
         let lock = try NodeLock.take(options)
         let attachPoint = try CgroupMount.attachPoint(options)
         try Pins.requireBPFFS(at: options.bpffsPath)
+        let agent = try AgentCgroups(options, attachPoint: attachPoint)
         try pins.make()
         let objects = try CaptureObjects.load(pins: pins, acceleration: acceleration ?? .probe())
         let proxy = try ProxyCgroup.settle(process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName)
         try Self.exempt(proxy, in: objects.proxyCgroups)
+        agent.refresh(objects.agentCgroups)
         // What an earlier daemon allowed may be forbidden by now: until the rules are set anew the proxy decides.
         let direct = try objects.invalidateRules()
         try Self.attachHooks(objects, at: attachPoint, pins: pins)
@@ -76,6 +79,7 @@ public final class KernelCapture: Sendable {
         // Of this thread: the first one may be inside a workload's namespace at any time.
         ownNamespace = Files.inode("/proc/thread-self/ns/net")
         proxyCgroup = proxy
+        self.agent = agent
         var state = State()
         state.direct = direct
         for cookie in objects.pods.keys {
@@ -109,6 +113,9 @@ public final class KernelCapture: Sendable {
         result.add(counters)
         return result
     }
+
+    /// Looks for the cgroup of the node's agent again: a restarted service gets a new one.
+    public func refreshAgent() { agent.refresh(objects.agentCgroups) }
 
     /// All captured workloads, by name, with those of an earlier daemon.
     public var workloads: [CaptureHandle] {

@@ -72,9 +72,9 @@ final class Lab {
 
     // MARK: applications
 
-    func inside(_ namespace: String) -> [String] {
+    func inside(_ namespace: String, cgroup group: String = "apps") -> [String] {
         [
-            "sh", "-c", "echo $$ > \(cgroup)/apps/cgroup.procs && exec \"$@\"", "sh", "nsenter",
+            "sh", "-c", "echo $$ > \(cgroup)/\(group)/cgroup.procs && exec \"$@\"", "sh", "nsenter",
             "--net=/run/netns/\(namespace)",
         ]
     }
@@ -86,8 +86,10 @@ final class Lab {
     }
 
     /// Runs a Python program to its end; what it prints.
-    func python(in namespace: String, _ program: String, _ arguments: [String]) throws -> String {
-        let outcome = try run(inside(namespace) + ["python3", "-c", program] + arguments)
+    func python(
+        in namespace: String, cgroup: String = "apps", _ program: String, _ arguments: [String]
+    ) throws -> String {
+        let outcome = try run(inside(namespace, cgroup: cgroup) + ["python3", "-c", program] + arguments)
         guard outcome.status == 0 else { throw ShellFailure(description: "\(arguments): \(outcome.errors)") }
         return outcome.output
     }
