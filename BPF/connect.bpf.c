@@ -19,6 +19,7 @@
 #include "culvert_abi.h"
 #include "direct.h"
 #include "excluded.h"
+#include "leg.h"
 #include "maps.h"
 
 #define ALLOW 1
@@ -96,6 +97,8 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
 
     cgroup = bpf_get_current_cgroup_id();
     if (bpf_map_lookup_elem(&proxy_cg, &cgroup)) {
+        if (config.notes_legs && !note_leg(ctx, pod->slot))
+            return refuse(pod->slot, CULVERT_EVENT_REFUSED_LEG, EAGAIN);
         count(pod->slot, CULVERT_EVENT_EXEMPT_PROXY);
         return ALLOW;
     }

@@ -68,18 +68,11 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
 }
 
 /* The kernel counts SYN and FIN as a byte each; they are not the application's. */
-static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
+static __always_inline void report(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
 {
+    struct culvert_closed *record = bpf_ringbuf_reserve(&closed, sizeof(*record), 0);
     struct culvert_shortcut *shortcut;
-    struct culvert_closed *record;
-    __u64 *live = live_flows();
 
-    if (!bpf_map_delete_elem(&flows, &socket->tuple) && live)
-        __sync_fetch_and_sub(live, 1);
-    /* Only what the mesh would have told of is told. */
-    if (socket->flow.kind != CULVERT_FLOW_DIRECT)
-        goto out;
-    record = bpf_ringbuf_reserve(&closed, sizeof(*record), 0);
     if (!record) {
         count(socket->flow.source, CULVERT_EVENT_RECORD_LOST);
     } else {
@@ -113,7 +106,17 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
     }
     if (config.accelerate)
         bpf_map_delete_elem(&shortcuts, &socket->tuple);
-out:
+}
+
+/* The proxy reports its own connections. */
+static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
+{
+    __u64 *live = live_flows();
+
+    if (!bpf_map_delete_elem(&flows, &socket->tuple) && live)
+        __sync_fetch_and_sub(live, 1);
+    if (socket->flow.kind == CULVERT_FLOW_DIRECT)
+        report(ctx, socket);
     socket->flow.kind = CULVERT_FLOW_NONE;
 }
 

@@ -45,9 +45,9 @@ static __always_inline int pass(enum culvert_event event)
     return SK_PASS;
 }
 
-/* A connection that was allowed before its SYN was sent. */
+/* The flow of a connection that was noted before its SYN was sent: allowed to go direct, the proxy's leg, or a probe. */
 static __always_inline const struct culvert_flow *known(struct bpf_sk_lookup *ctx, const struct culvert_address *client,
-                                                        const struct culvert_address *server)
+                                     const struct culvert_address *server)
 {
     struct culvert_tuple tuple = {.client = *client, .server = *server};
     struct culvert_flow *flow;
@@ -76,17 +76,27 @@ int culvert_lookup(struct bpf_sk_lookup *ctx)
     if (address_in(&remote, config.own, config.own_count) ? address_in(&local, config.own, config.own_count)
                                                           : address_equal(&local, &remote))
         return pass(CULVERT_EVENT_LOCAL_PASSED);
-    if (ctx->ingress_ifindex == config.loopback_ifindex) {
+    /* Where the field does not exist the branch is dead code for the verifier. */
+    if (config.sees_ingress && ctx->ingress_ifindex == config.loopback_ifindex) {
         /* The proxy's leg to the application: its socket is bound to lo and marked, so it takes the capture route. */
         if (address_in(&local, config.own, config.own_count) || address_is_loopback(&local))
             return pass(CULVERT_EVENT_LOCAL_PASSED);
         /* On lo an address that is not ours can only have come by the capture route. */
         return steer(ctx, CULVERT_ROLE_OUTBOUND, CULVERT_EVENT_OUTBOUND_STEERED);
     }
+    if (!config.sees_ingress) {
+        if (address_is_loopback(&local))
+            return pass(CULVERT_EVENT_LOCAL_PASSED);
+        /* From an own address to a foreign one: the capture route. Whoever sends this from outside gets no answer. */
+        if (address_in(&remote, config.own, config.own_count))
+            return steer(ctx, CULVERT_ROLE_OUTBOUND, CULVERT_EVENT_OUTBOUND_STEERED);
+    }
     /* Whatever arrives from outside is inbound, also for an address of the namespace that nobody declared. */
     flow = known(ctx, &remote, &local);
     if (flow)
-        return pass(flow->kind == CULVERT_FLOW_PROBE ? CULVERT_EVENT_PROBE_PASSED : CULVERT_EVENT_DIRECT_PASSED);
+        return pass(flow->kind == CULVERT_FLOW_DIRECT  ? CULVERT_EVENT_DIRECT_PASSED
+                    : flow->kind == CULVERT_FLOW_PROBE ? CULVERT_EVENT_PROBE_PASSED
+                                                       : CULVERT_EVENT_LOCAL_PASSED);
     if (ctx->local_port == CULVERT_PORT_TUNNEL)
         return steer(ctx, CULVERT_ROLE_TUNNEL, CULVERT_EVENT_TUNNEL_STEERED);
     if (is_excluded_inbound(config.slot, ctx->local_port))

@@ -27,18 +27,22 @@ final class MeshLab: Sendable {
     let outside: LabHost
     /// Absolute: the shims of a Python manager do not work in a lab's small environment.
     let python: String
+    /// What the nodes are told to capture at; nil: nothing.
+    let level: String?
     private let running = Mutex<[Int: LabProcess]>([:])
 
     /// Makes the mesh, lends it and takes it down.
     /// - Parameters:
     ///   - settings: further lines of the Mesh object's spec.
     ///   - nodes: whose proxies are started.
+    ///   - level: their `--capture-level`.
     static func with(
-        settings: [String] = [], nodes: [Int] = [1, 2], isolation: isolated (any Actor)? = #isolation,
+        settings: [String] = [], nodes: [Int] = [1, 2], level: String? = nil,
+        isolation: isolated (any Actor)? = #isolation,
         _ body: (MeshLab) async throws -> Void
     ) async throws {
         try await Lab.with(nodes: 2) { lab in
-            let mesh = try await MeshLab(lab)
+            let mesh = try await MeshLab(lab, level: level)
             do {
                 try mesh.write("mesh", mesh.meshObject(settings))
                 try mesh.write("workloads", mesh.workloads())
@@ -57,8 +61,9 @@ final class MeshLab: Sendable {
         }
     }
 
-    private init(_ lab: Lab) async throws {
+    private init(_ lab: Lab, level: String?) async throws {
         self.lab = lab
+        self.level = level
         client = try await lab.addPod("client", on: lab.nodes[0])
         near = try await lab.addPod("near", on: lab.nodes[0])
         late = try await lab.addPod("late", on: lab.nodes[0])
@@ -200,14 +205,15 @@ final class MeshLab: Sendable {
             "--node-name", "node-\(number)", "--config", "\(lab.folder)/config", "--cgroup",
             lab.nodes[number - 1].cgroup, "--bpffs", lab.bpffs, "--run-dir", "\(lab.folder)/run", "--state-dir",
             "\(lab.folder)/state", "--cores", "2",
-        ]
+        ] + (level.map { ["--capture-level", $0] } ?? [])
     }
 
-    func start(_ number: Int) throws {
+    /// - Parameter prefix: a command that becomes the proxy.
+    func start(_ number: Int, around prefix: [String] = []) throws {
         let host = lab.nodes[number - 1]
+        let command = prefix + [try Daemons.path("culvert-node")] + arguments(number)
         let node = try lab.spawn(
-            Launch(
-                try Daemons.path("culvert-node"), arguments(number), in: host, cgroup: "\(host.cgroup)/proxy"),
+            Launch(command[0], Array(command.dropFirst()), in: host, cgroup: "\(host.cgroup)/proxy"),
             name: "proxy-\(number)")
         running.withLock { $0[number] = node }
     }

@@ -8,7 +8,7 @@ import Testing
 /// those of the design's test list. Where levels differ, the test says how.
 @Suite(.serialized, .timeLimit(.minutes(4)))
 struct LevelTests {
-    static let levels: [CaptureLevel] = [.l0, .l3]
+    static let levels: [CaptureLevel] = [.l0, .l1, .l3]
 
     /// Original destination at the proxy, true addresses at the application, over both families.
     private func checkOutbound(_ fixture: LevelFixture) throws {
@@ -150,6 +150,29 @@ struct LevelTests {
                 #expect(proxy.accept(proxy.outbound) == nil)
                 for accepted in [plain, tunnel] { close(accepted.socket) }
             }
+        }
+    }
+
+    @Test(arguments: levels)
+    func connectionsFromBeforeAreUntouched_P5(level: CaptureLevel) throws {
+        try LevelFixture.with(level) { fixture in
+            let lab = fixture.lab
+            for namespace in [lab.pod, lab.out] { try lab.serve(in: namespace, port: 8080) }
+            let clients = try [
+                Client(in: lab.namespace(lab.pod), to: "10.77.0.1", 8080),
+                Client(in: lab.namespace(lab.pod), to: "fd00:77::1", 8080),
+                Client(in: lab.namespace(lab.out), to: "10.77.0.2", 8080),
+                Client(in: lab.namespace(lab.out), to: "fd00:77::2", 8080),
+            ]
+            defer { for client in clients { client.close() } }
+            try fixture.attach()
+            for client in clients {
+                client.say("before and after")
+                client.finish()
+                #expect(client.answer().hasSuffix("|before and after"))
+            }
+            let proxy = try #require(fixture.proxy)
+            #expect(proxy.accept(proxy.outbound + proxy.inbound) == nil)
         }
     }
 

@@ -22,6 +22,7 @@
 #define CULVERT_MAX_SERVICE_ENDPOINTS 8u
 #define CULVERT_MAX_FLOWS 65536u    /* connections that a lookup program must know by their addresses */
 #define CULVERT_FLOWS_RESERVED 4096u /* of those, what new direct connections leave free */
+#define CULVERT_LEGS_RESERVED 64u   /* what the proxy's legs leave free: connects under way on all CPUs at once */
 #define CULVERT_MAX_PORT_SCOPES 65536u /* ports that are excluded or included, of all workloads together */
 #define CULVERT_MAX_RANGE_SCOPES 65536u /* ranges of addresses likewise */
 #define CULVERT_MAX_SHORTCUTS 32768u /* accelerated connections */
@@ -90,7 +91,8 @@ enum culvert_event {
     CULVERT_EVENT_PROBE = 30,               /* a connect() of the node's agent to a workload of this node */
     CULVERT_EVENT_PROBE_PASSED = 31,        /* its SYN was let through to the application */
     CULVERT_EVENT_PROBE_LOST = 32,          /* such a connection could not be noted and is judged as plaintext */
-    CULVERT_EVENTS = 33,
+    CULVERT_EVENT_REFUSED_LEG = 33,         /* L1: no room to note the proxy's leg to the application */
+    CULVERT_EVENTS = 34,
 };
 
 /* Value of the per-CPU hash `stats`; the key is the workload's slot. */
@@ -298,7 +300,7 @@ struct culvert_closed {
 /* Constants of the connect hooks (.rodata). */
 struct culvert_connect_config {
     __u32 refuse_with_errno; /* bpf_set_retval exists (5.18): ECONNREFUSED instead of EPERM */
-    __u32 padding;
+    __u32 notes_legs;        /* the lookup programs know the proxy's legs by their addresses alone (L1) */
 };
 
 /* Constants of the program that follows sockets (.rodata). */
@@ -312,7 +314,7 @@ struct culvert_lookup_config {
     __u32 slot;
     __u32 loopback_ifindex;
     __u32 own_count;
-    __u32 padding;
+    __u32 sees_ingress; /* bpf_sk_lookup has ingress_ifindex (5.17) */
     struct culvert_address own[CULVERT_MAX_OWN_ADDRESSES];
 };
 

@@ -33,14 +33,17 @@ struct CaptureObjects: Sendable {
     /// Loads the connect hooks and what follows sockets. With `pins`, the maps pinned there are used, and new ones
     /// pinned.
     /// - Parameter acceleration: what was found; where the programs do not load all the same, it is unfit.
-    static func load(pins: Pins?, acceleration: AccelerationFitness = .notTried) throws(KernelError) -> CaptureObjects {
+    static func load(
+        pins: Pins?, level: CaptureLevel = .l0, acceleration: AccelerationFitness = .notTried
+    ) throws(KernelError) -> CaptureObjects {
         // bpf_set_retval came with 5.18; without it a refusal reads EPERM instead of ECONNREFUSED.
         let refuseWithErrno = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, nil) == 1
         var maps: [String: Descriptor] = [:]
         let connect = try load(
             BPFObjects.connect, named: "connect",
-            constants: culvert_connect_config(refuse_with_errno: refuseWithErrno ? 1 : 0, padding: 0), over: &maps,
-            pins: pins)
+            constants: culvert_connect_config(
+                refuse_with_errno: refuseWithErrno ? 1 : 0, notes_legs: level == .l1 ? 1 : 0),
+            over: &maps, pins: pins)
         var acceleration = acceleration
         var accelerating: BPFObject?
         if acceleration.isFit {
@@ -136,9 +139,10 @@ enum ListenerRole: UInt32, CaseIterable {
 }
 
 extension culvert_lookup_config {
-    init(slot: UInt32, loopback: UInt32, own: [culvert_address]) {
+    init(slot: UInt32, loopback: UInt32, own: [culvert_address], level: CaptureLevel = .l0) {
         self.init()
         self.slot = slot
+        sees_ingress = level == .l0 ? 1 : 0
         loopback_ifindex = loopback
         own_count = UInt32(own.count)
         withUnsafeMutableBytes(of: &self.own) { $0.fill(with: own) }

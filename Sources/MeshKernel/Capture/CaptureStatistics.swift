@@ -11,6 +11,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case exemptExcluded, excludedPassed
     case accelerated, accelerationRefused, wireFirst, wireBulk, wireChanged
     case probe, probePassed, probeLost
+    case refusedLeg
 
     /// The word in metrics.
     public var word: String {
@@ -48,6 +49,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .probe: "probe"
         case .probePassed: "probe_passed"
         case .probeLost: "probe_lost"
+        case .refusedLeg: "connect_refused_leg"
         }
     }
 

@@ -154,7 +154,8 @@ extension KernelCapture {
             try objects.listeners.set(UInt64(UInt32(bitPattern: socket)), for: role.key(slot: slot))
         }
         let own = addresses.map(\.abi)
-        let program = try objects.loadLookup(culvert_lookup_config(slot: slot, loopback: loopback, own: own))
+        let program = try objects.loadLookup(
+            culvert_lookup_config(slot: slot, loopback: loopback, own: own, level: level))
         _ = try BPFLink.attach(
             program, to: namespace.raw, target: inode, type: BPF_SK_LOOKUP, pin: pins.lookupLink(slot: slot),
             what: "the lookup of \(place)")

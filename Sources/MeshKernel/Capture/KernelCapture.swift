@@ -24,6 +24,8 @@ public final class KernelCapture: Sendable {
     public let options: CaptureOptions
     /// The cgroup the hooks are attached to.
     public let attachPoint: String
+    /// L0 or L1.
+    public let level: CaptureLevel
 
     let pins: Pins
     let objects: CaptureObjects
@@ -50,12 +52,17 @@ public final class KernelCapture: Sendable {
     /// Takes the node's lock, loads the programs and attaches the connect hooks, or takes over what an earlier daemon of
     /// the node left pinned. May move the whole process to the cgroup `culvert-node.<node>` below the attach point.
     /// Call it before the first socket that connects out of a workload's namespace.
-    public convenience init(options: CaptureOptions) throws(KernelError) {
-        try self.init(options: options, acceleration: nil)
+    /// - Parameter level: L0 or L1. At L1 the proxy's own connects must pass the hooks, so the process always moves into
+    ///   the hooked subtree.
+    public convenience init(options: CaptureOptions, level: CaptureLevel = .l0) throws(KernelError) {
+        try self.init(options: options, level: level, acceleration: nil)
     }
 
     /// - Parameter acceleration: what to take the kernel for; nil: what a probe finds.
-    init(options: CaptureOptions, acceleration: AccelerationFitness?) throws(KernelError) {
+    init(
+        options: CaptureOptions, level: CaptureLevel = .l0, acceleration: AccelerationFitness?
+    ) throws(KernelError) {
+        precondition(level <= .l1, "other levels have no lookup program")
         try Self.requireCapabilities()
         let pins = try Pins(options)
         let lock = try NodeLock.take(options)
@@ -63,8 +70,9 @@ public final class KernelCapture: Sendable {
         try Pins.requireBPFFS(at: options.bpffsPath)
         let agent = try AgentCgroups(options, attachPoint: attachPoint)
         try pins.make()
-        let objects = try CaptureObjects.load(pins: pins, acceleration: acceleration ?? .probe())
-        let proxy = try ProxyCgroup.settle(process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName)
+        let objects = try CaptureObjects.load(pins: pins, level: level, acceleration: acceleration ?? .probe())
+        let proxy = try ProxyCgroup.settle(
+            process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName, hooked: level == .l1)
         try Self.exempt(proxy, in: objects.proxyCgroups)
         agent.refresh(objects.agentCgroups)
         // What an earlier daemon allowed may be forbidden by now: until the rules are set anew the proxy decides.
@@ -73,6 +81,7 @@ public final class KernelCapture: Sendable {
 
         self.options = options
         self.attachPoint = attachPoint
+        self.level = level
         self.pins = pins
         self.lock = lock
         self.objects = objects

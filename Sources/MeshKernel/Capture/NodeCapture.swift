@@ -31,12 +31,12 @@ public final class NodeCapture: Sendable {
         level = choice.level
         explanation = choice.explanation
         switch choice.level {
-        case .l0: mechanism = .programs(try KernelCapture(options: options))
+        case .l0, .l1: mechanism = .programs(try KernelCapture(options: options, level: choice.level))
         case .l3: mechanism = .rules(try RedirectCapture(options: options))
-        case .l1, .l2:
+        case .l2:
             throw KernelError(
                 .levelUnavailable(choice.level), "starting capture", at: "level \(choice.level)",
-                cause: "this version captures at L0 and L3", remedy: "ask for L0 or L3")
+                cause: "this version captures at L0, L1 and L3", remedy: "ask for L0, L1 or L3")
         }
     }
 

@@ -16,14 +16,15 @@ struct ProxyCgroup: Hashable, Sendable {
     /// Finds a cgroup in which `process` is alone. Where it shares one with others inside the captured subtree (the
     /// attach point itself above all), it moves to a child of its own: exempting a shared cgroup would let the others
     /// out of the mesh.
+    /// - Parameter hooked: it must be inside the captured subtree, where the hooks see it.
     static func settle(
-        process: pid_t, attachPoint: String, nodeName: String
+        process: pid_t, attachPoint: String, nodeName: String, hooked: Bool = false
     ) throws(KernelError) -> ProxyCgroup {
         let own = directory(of: process, attachPoint: attachPoint)
         if let own {
             let inside = own == attachPoint || own.hasPrefix(attachPoint + "/")
-            if !inside && attachPoint != "/" { return ProxyCgroup(id: nil, child: nil, previous: nil) }
-            if own != attachPoint, isAlone(process, in: own), let id = Files.inode(own) {
+            if !inside && !hooked && attachPoint != "/" { return ProxyCgroup(id: nil, child: nil, previous: nil) }
+            if inside, own != attachPoint, isAlone(process, in: own), let id = Files.inode(own) {
                 return ProxyCgroup(id: id, child: nil, previous: nil)
             }
         }

@@ -54,7 +54,7 @@ enum MarkLoopProbe {
             let listening = Descriptor(adopting: listener)
             try objects.listeners.set(UInt64(listening.raw), for: ListenerRole.outbound.key(slot: 0))
             let program = try objects.loadLookup(
-                culvert_lookup_config(slot: 0, loopback: if_nametoindex("lo"), own: [own.abi]))
+                culvert_lookup_config(slot: 0, loopback: if_nametoindex("lo"), own: [own.abi], level: .l1))
             let raw = bpf_link_create(program.raw, namespace.raw, BPF_SK_LOOKUP, nil)
             guard raw >= 0 else { return failed("attaching the lookup program: \(errorText(raw))") }
             let link = Descriptor(adopting: raw)

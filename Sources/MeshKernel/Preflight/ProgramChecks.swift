@@ -26,10 +26,10 @@ enum ProgramChecks {
         [
             Trial(
                 "program.connect", "connect hooks", [.l0, .l1, .l2], since: "5.8", BPFObjects.connect,
-                culvert_connect_config(refuse_with_errno: 0, padding: 0)),
+                culvert_connect_config(refuse_with_errno: 0, notes_legs: 1)),
             Trial(
                 "program.lookup", "lookup program", [.l0, .l1], since: "5.9", BPFObjects.lookup,
-                culvert_lookup_config(slot: 0, loopback: 1, own: [])),
+                culvert_lookup_config(slot: 0, loopback: 1, own: [], level: .l1)),
             Trial(
                 "program.flows", "socket event program", [.l0, .l1, .l2], since: "5.8", BPFObjects.flows,
                 culvert_flows_config(accelerate: 0, padding: 0)),

@@ -144,7 +144,7 @@ final class RedirectCapture: Sendable {
             do throws(KernelError) { try detach(workload) } catch { failure = failure ?? error }
         }
         state.withLock { $0.closed = true }
-        records.removeAll()
+        records.finish()
         if let failure { throw failure }
     }
 

@@ -119,10 +119,10 @@ struct RedirectRecords: Sendable {
 
     func remove(_ inode: UInt64) { unlink("\(directory)/\(inode)") }
 
-    /// The directory, and the node's when nothing else is in it.
-    func removeAll() {
-        Files.removeTree(directory)
-        rmdir(nodeDirectory)
+    /// The directory, when no namespace is left to put back, and the node's, when nothing else is in it.
+    func finish() {
+        for name in Files.names(in: directory) where name.hasSuffix(".draft") { unlink("\(directory)/\(name)") }
+        if rmdir(directory) == 0 { rmdir(nodeDirectory) }
     }
 
     private func refusal(_ what: String, _ place: String, _ code: Int32) -> KernelError {

@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import MeshModel
 import MeshRuntime
@@ -8,6 +9,8 @@ import MeshRuntime
 final class LevelFixture {
     let level: CaptureLevel
     let lab: Lab
+    /// Where this process was: at L1 it moves to where the hooks see it.
+    private let home: String
     private(set) var capture: NodeCapture!
     private(set) var proxy: Proxy!
 
@@ -21,6 +24,9 @@ final class LevelFixture {
     private init(_ level: CaptureLevel) throws {
         self.level = level
         lab = try Lab()
+        let own = try String(contentsOfFile: "/proc/self/cgroup", encoding: .utf8).split(separator: "\n")
+        let mount = lab.cgroup.dropLast(lab.id.count + 1)
+        home = String(mount) + String(own.first { $0.hasPrefix("0::") }?.dropFirst(3) ?? "")
     }
 
     /// A daemon starts: capture and listeners.
@@ -39,6 +45,7 @@ final class LevelFixture {
     private func tearDown() {
         try? capture?.uninstall()
         kill()
+        _ = Files.write("\(getpid())", to: "\(home)/cgroup.procs")
         lab.tearDown()
     }
 
