@@ -107,6 +107,8 @@ int mesh_rule_remove(const struct mesh_rule *rule) {
     return rule_request(rule, RTM_DELRULE, 0);
 }
 
+static const uint8_t nowhere[16];
+
 static int route_request(const struct mesh_local_route *route, uint16_t type, uint16_t flags, bool with_source) {
     struct request request;
     struct rtmsg *body = request_start(&request, type, flags, sizeof(*body));
@@ -116,9 +118,12 @@ static int route_request(const struct mesh_local_route *route, uint16_t type, ui
     body->rtm_protocol = RTPROT_STATIC;
     body->rtm_scope = route->ipv4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
     body->rtm_type = RTN_LOCAL;
+    body->rtm_dst_len = route->prefix_bits;
     request_add(&request, RTA_TABLE, &route->table, sizeof(route->table));
     request_add(&request, RTA_OIF, &route->interface, sizeof(route->interface));
-    if (with_source) request_add(&request, RTA_PREFSRC, route->source, route->ipv4 ? 4 : 16);
+    if (route->prefix_bits) request_add(&request, RTA_DST, route->destination, route->ipv4 ? 4 : 16);
+    if (with_source && memcmp(route->source, nowhere, sizeof(nowhere)) != 0)
+        request_add(&request, RTA_PREFSRC, route->source, route->ipv4 ? 4 : 16);
     return request_send(&request, NETLINK_ROUTE);
 }
 

@@ -2,13 +2,17 @@
 #include "mesh_socket.h"
 
 #include <errno.h>
-#include <linux/in6.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+// Of <linux/in6.h>, which does not go together with the C library's header.
+#ifndef IPV6_FREEBIND
+#define IPV6_FREEBIND 78
+#endif
 
 union name {
     struct sockaddr any;
@@ -34,6 +38,7 @@ static const struct {
     [MESH_OPTION_IPV4_FREE_BIND] = {IPPROTO_IP, IP_FREEBIND},
     [MESH_OPTION_IPV6_FREE_BIND] = {IPPROTO_IPV6, IPV6_FREEBIND},
     [MESH_OPTION_BIND_WITHOUT_PORT] = {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT},
+    [MESH_OPTION_IPV6_PACKET_INFO] = {IPPROTO_IPV6, IPV6_RECVPKTINFO},
 };
 
 static int result(int value) { return value < 0 ? -errno : value; }
@@ -203,6 +208,68 @@ ssize_t mesh_socket_send_two(
     int socket, const void *first, size_t first_count, const void *second, size_t second_count) {
     struct iovec parts[] = {{(void *)first, first_count}, {(void *)second, second_count}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t sent;
+    do {
+        sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+int mesh_datagram_create(bool ipv4) {
+    return result(socket(ipv4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP));
+}
+
+// The kernel tells the destination of an IPv4 datagram on an IPv6 socket in mapped form, and takes the source of one so.
+union packet_info {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+};
+
+ssize_t mesh_datagram_receive(
+    int socket, void *into, size_t count, struct mesh_address *from, struct mesh_address *to, uint32_t *interface) {
+    union name name;
+    union packet_info control;
+    struct iovec part = {into, count};
+    ssize_t got;
+    struct msghdr message;
+    do {
+        message = (struct msghdr){.msg_name = &name, .msg_namelen = sizeof name, .msg_iov = &part, .msg_iovlen = 1,
+                                  .msg_control = &control, .msg_controllen = sizeof control};
+        got = recvmsg(socket, &message, 0);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        return -errno;
+    }
+    address_from(from, &name);
+    *to = (struct mesh_address){0};
+    *interface = 0;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header && header->cmsg_level == IPPROTO_IPV6 && header->cmsg_type == IPV6_PKTINFO) {
+        struct in6_pktinfo info;
+        memcpy(&info, CMSG_DATA(header), sizeof info);
+        union name destination = {.v6 = {.sin6_family = AF_INET6, .sin6_addr = info.ipi6_addr}};
+        address_from(to, &destination);
+        *interface = info.ipi6_ifindex;
+    }
+    return got;
+}
+
+ssize_t mesh_datagram_send(
+    int socket, const void *bytes, size_t count, const struct mesh_address *from, const struct mesh_address *to) {
+    union name name, source;
+    socklen_t size = name_from(&name, to, false);
+    name_from(&source, from, false);
+    struct in6_pktinfo info = {.ipi6_addr = source.v6.sin6_addr};
+    union packet_info control;
+    memset(&control, 0, sizeof control);
+    struct iovec part = {(void *)bytes, count};
+    struct msghdr message = {.msg_name = &name, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1,
+                             .msg_control = &control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = IPPROTO_IPV6;
+    header->cmsg_type = IPV6_PKTINFO;
+    header->cmsg_len = CMSG_LEN(sizeof info);
+    memcpy(CMSG_DATA(header), &info, sizeof info);
     ssize_t sent;
     do {
         sent = sendmsg(socket, &message, MSG_NOSIGNAL);

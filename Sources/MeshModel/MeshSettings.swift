@@ -37,6 +37,8 @@ public struct MeshSettings: Hashable, Sendable {
     public var sameNode: SameNodeMode = .direct
     /// Of workloads that do not say it themselves.
     public var acceleration: AccelerationMode = .off
+    /// Whether workloads' DNS questions are answered by the node proxy, where a workload does not say otherwise.
+    public var dnsCapture = true
     public var authority: CertificateAuthorityFiles?
     public var limits = Limits()
 

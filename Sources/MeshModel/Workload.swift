@@ -21,6 +21,7 @@ public struct Locality: Hashable, Sendable {
 public struct Workload: Hashable, Sendable {
     public var name: ObjectName
     public var labels: [String: String]
+    public var annotations: [String: String]
     /// At least one; IPv4 and IPv6 may be mixed.
     public var addresses: [IPAddress]
     public var node: String
@@ -41,7 +42,8 @@ public struct Workload: Hashable, Sendable {
     public var acceleration: AccelerationMode?
 
     public init(
-        name: ObjectName, labels: [String: String] = [:], addresses: [IPAddress], node: String,
+        name: ObjectName, labels: [String: String] = [:], annotations: [String: String] = [:],
+        addresses: [IPAddress], node: String,
         trustDomain: String = "cluster.local", serviceAccount: String = "default",
         transport: TransportProtocol = .tls, netns: String? = nil, namedPorts: [String: UInt16] = [:],
         hostname: String? = nil, network: String = "", locality: Locality = Locality(), healthy: Bool = true,
@@ -50,6 +52,7 @@ public struct Workload: Hashable, Sendable {
     ) {
         self.name = name
         self.labels = labels
+        self.annotations = annotations
         self.addresses = addresses
         self.node = node
         self.trustDomain = trustDomain
@@ -85,6 +88,8 @@ public enum Annotations {
     public static let includeInboundPorts = "traffic.sidecar.istio.io/includeInboundPorts"
     public static let excludeInboundPorts = "traffic.sidecar.istio.io/excludeInboundPorts"
     public static let bypassInboundCapture = "ambient.istio.io/bypass-inbound-capture"
+    /// `true` or `false` on a workload: overrides the mesh's `dnsCapture`.
+    public static let dnsCapture = "ambient.istio.io/dns-capture"
 }
 
 /// Label keys of the ecosystem that the mesh reads.

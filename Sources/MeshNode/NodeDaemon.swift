@@ -42,6 +42,9 @@ public struct NodeDaemon: Sendable {
                 "--kubelet-cgroup has no effect at capture level \(kernel.level): STRICT workloads refuse the kubelet's probes"
             )
         }
+        if kernel.programs == nil {
+            logger.warning("at this level DNS is captured by TCP alone; questions by UDP go where they are meant to")
+        }
 
         let log = AccessLogWriter(format: format, cores: options.cores)
         log.start()
@@ -95,6 +98,12 @@ public struct NodeDaemon: Sendable {
                     .init(service: Running(admin.run)),
                     .init(service: Running(svids.run)),
                     .init(service: Running { await workloads.follow(source) }),
+                    .init(
+                        service: Running {
+                            await NodeResolvers(
+                                path: "/etc/resolv.conf", plane: plane, logger: Logger(label: "dns")
+                            ).follow()
+                        }),
                     .init(
                         service: Draining(atMost: { source.drainLimit }, logger: logger) {
                             await plane.drain(atMost: $0)

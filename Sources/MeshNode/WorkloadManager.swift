@@ -16,6 +16,8 @@ final class WorkloadManager: Sendable {
         let namespace: NetworkNamespace
         /// It changed: to be started anew over what runs, so that there is no moment without capture.
         var isOutdated = false
+        /// Whether its DNS is captured; nil: as an earlier daemon left it.
+        var hasDNS: Bool?
     }
 
     private enum Event {
@@ -38,6 +40,8 @@ final class WorkloadManager: Sendable {
     private let svids: SVIDStore
     /// nil at levels without direct connections.
     private let direct: DirectTraffic?
+    /// nil at levels without DNS capture.
+    private let dns: PodDNS?
     private let logger: Logger
     /// What readiness says: workload → why it is not served. nil key: the configuration as a whole.
     private let status = Mutex(Status())
@@ -61,6 +65,7 @@ final class WorkloadManager: Sendable {
         self.kernel = kernel
         self.svids = svids
         self.direct = direct
+        dns = kernel.programs.map { PodDNS(plane: plane, kernel: $0, logger: logger) }
         self.logger = logger
     }
 
@@ -134,6 +139,7 @@ final class WorkloadManager: Sendable {
             }
         }
         await startMissing(&state)
+        adjustDNS(&state)
         refreshDirect(state)
         if state.isAdopting {
             state.isAdopting = false
@@ -158,7 +164,29 @@ final class WorkloadManager: Sendable {
             }
         }
         await startMissing(&state)
+        adjustDNS(&state)
         if state.live.keys != before { refreshDirect(state) }
+    }
+
+    /// Captures the DNS of the workloads that want it, tries again where that failed, and lets go where it is not wanted
+    /// any more.
+    private func adjustDNS(_ state: inout State) {
+        guard let dns, let snapshot = state.snapshot else { return }
+        for (name, live) in state.live where !live.isOutdated {
+            let isWanted = snapshot.capturesDNS(live.workload)
+            guard live.hasDNS != isWanted else { continue }
+            do {
+                if isWanted {
+                    try dns.start(name, in: live.namespace)
+                } else {
+                    dns.stop(name)
+                }
+                state.live[name]?.hasDNS = isWanted
+                if status.withLock({ $0.problems[name] != nil }) { report(name, nil) }
+            } catch {
+                report(name, "\(error)")
+            }
+        }
     }
 
     /// Tells the kernel which of the workloads that are served now may talk without the proxy.

@@ -135,6 +135,7 @@ public final class Core {
         switch slots.occupant(of: event.token) {
         case .stream(let stream): stream.takeUnretainedValue().becameReady(event.ready)
         case .acceptor(let acceptor): acceptor.takeUnretainedValue().becameReady()
+        case .datagrams(let socket): socket.takeUnretainedValue().becameReady()
         case .nobody, nil:
             if event.token == Self.mailToken { hasMail = true } else { staleEvents += 1 }
         }
@@ -167,6 +168,14 @@ public final class Core {
     func register(_ acceptor: Acceptor, listener: Int32) -> Result<UInt64, SystemError> {
         let token = slots.take(.acceptor(.passUnretained(acceptor)))
         let result = mesh_poll_add_listener(poll, listener, token)
+        if result == 0 { return .success(token) }
+        slots.leave(token)
+        return .failure(SystemError(code: -result, operation: "epoll_ctl"))
+    }
+
+    func register(_ socket: DatagramSocket, descriptor: Int32) -> Result<UInt64, SystemError> {
+        let token = slots.take(.datagrams(.passUnretained(socket)))
+        let result = mesh_poll_add_listener(poll, descriptor, token)
         if result == 0 { return .success(token) }
         slots.leave(token)
         return .failure(SystemError(code: -result, operation: "epoll_ctl"))

@@ -8,6 +8,7 @@ struct SlotTable: ~Copyable {
         case nobody(nextFree: Int32)
         case stream(Unmanaged<SocketStream>)
         case acceptor(Unmanaged<Acceptor>)
+        case datagrams(Unmanaged<DatagramSocket>)
     }
 
     private struct Slot {

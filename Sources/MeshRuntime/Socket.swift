@@ -150,7 +150,7 @@ public enum Socket {
         try set(socket, MESH_OPTION_KEEP_ALIVE_COUNT, 9, "TCP_KEEPCNT")
     }
 
-    private static func set(
+    static func set(
         _ socket: Int32, _ option: mesh_option, _ value: Int32, _ name: StaticString
     ) throws(SystemError) {
         try SystemError.check(mesh_socket_set(socket, option, value), "setsockopt \(name)")

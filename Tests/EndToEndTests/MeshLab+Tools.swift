@@ -3,8 +3,12 @@ import MeshTestKit
 import Synchronization
 
 extension MeshLab {
-    private static let traffic = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .appendingPathComponent("Tools/traffic.py").path
+    private static let traffic = tool("traffic.py")
+
+    /// The path of one of the scripts in Tools.
+    static func tool(_ name: String) -> String {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Tools/\(name)").path
+    }
 
     /// The last line a tool printed.
     struct Verdict: Sendable, CustomStringConvertible {

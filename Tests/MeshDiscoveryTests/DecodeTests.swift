@@ -18,6 +18,8 @@ import Testing
         var settings = MeshSettings()
         settings.trustDomain = "example.org"
         settings.rootNamespace = "mesh-system"
+        settings.clusterDomain = "k8s.example.org"
+        settings.dnsCapture = false
         settings.mutualTLS = .strict
         settings.sameNode = .tunnel
         settings.acceleration = .sockmap
@@ -32,18 +34,22 @@ import Testing
     @Test func noMeshMeansTheDefaults() {
         #expect(objects("").settings == MeshSettings())
         #expect(objects("").settings.sameNode == .direct)
+        #expect(objects("").settings.dnsCapture)
     }
 
     @Test func workload() throws {
         let workloads = objects(Samples.everything).workloads
         let front = Workload(
             name: ObjectName(namespace: "shop", name: "front-1"), labels: ["app": "front"],
+            annotations: [Annotations.dnsCapture: "true", "example.org/note": "any"],
             addresses: [try #require(IPAddress("10.1.0.1")), try #require(IPAddress("fd00::1"))], node: "node-1",
             trustDomain: "example.org", serviceAccount: "front", transport: .tls, netns: "/var/run/netns/front",
             namedPorts: ["web": 8080], hostname: "front-1", network: "net-1",
             locality: Locality(region: "eu", zone: "eu-1", subzone: "r7"), healthy: true,
             acceleration: .off)
         #expect(workloads[0] == front)
+        let snapshot = MeshSnapshot(settings: objects(Samples.everything).settings)
+        #expect(snapshot.capturesDNS(workloads[0]) && !snapshot.capturesDNS(workloads[2]))
         #expect(workloads[1].transport == .tcp && workloads[1].acceleration == nil)
         #expect(workloads[1].serviceAccount == "default")
         #expect(!workloads[1].healthy)

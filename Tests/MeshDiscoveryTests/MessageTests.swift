@@ -10,6 +10,12 @@ import Testing
     @Test(arguments: [
         ("mtls: strict", "spec.mtls: expected PERMISSIVE or STRICT, found \"strict\""),
         ("mtls: DISABLE", "spec.mtls: expected PERMISSIVE or STRICT, found \"DISABLE\""),
+        ("dnsCapture: \"true\"", "spec.dnsCapture: expected true or false, found \"true\""),
+        (
+            "clusterDomain: Cluster",
+            "spec.clusterDomain: expected a DNS name (RFC 1123): at most 253 of a-z, 0-9, - and ., with a letter or digit "
+                + "at both ends of each part, found \"Cluster\""
+        ),
         ("sameNode: both", "spec.sameNode: expected direct, proxy or tunnel, found \"both\""),
         ("acceleration: fast", "spec.acceleration: expected \"off\" or sockmap, found \"fast\""),
         (
@@ -91,6 +97,20 @@ import Testing
             spec: {protocol: TLS, \(spec)}
             """
         check(yaml, ["mesh.yaml:4: Workload shop/w: \(expected)"])
+    }
+
+    @Test func annotations() {
+        func workload(_ value: String) -> String {
+            """
+            apiVersion: culvert.dev/v1alpha1
+            kind: Workload
+            metadata: {name: w, namespace: shop, annotations: {ambient.istio.io/dns-capture: \(value)}}
+            spec: {protocol: TLS, addresses: [10.0.0.1]}
+            """
+        }
+        let field = "mesh.yaml:3: Workload shop/w: metadata.annotations.ambient.istio.io/dns-capture"
+        check(workload("\"yes\""), ["\(field): expected \"true\" or \"false\", found \"yes\""])
+        check(workload("true"), ["\(field): expected text, found the boolean true (text needs quotes here)"])
     }
 
     @Test(arguments: ["HBONE", "tls", "mTLS"]) func protocolIsTLSOrTCP(value: String) {

@@ -7,6 +7,8 @@ enum Samples {
         spec:
           trustDomain: example.org
           rootNamespace: mesh-system
+          clusterDomain: k8s.example.org
+          dnsCapture: false
           mtls: STRICT
           sameNode: tunnel
           acceleration: sockmap
@@ -21,7 +23,11 @@ enum Samples {
         ---
         apiVersion: culvert.dev/v1alpha1
         kind: Workload
-        metadata: {name: front-1, namespace: shop, labels: {app: front}}
+        metadata:
+          name: front-1
+          namespace: shop
+          labels: {app: front}
+          annotations: {ambient.istio.io/dns-capture: "true", example.org/note: any}
         spec:
           addresses: [10.1.0.1, "fd00::1"]
           node: node-1

@@ -124,7 +124,7 @@ struct DirectRuleTests {
 
     @Test("without policy every port but the proxy's own")
     func open() {
-        #expect(rule(mesh()) == DirectRule(isDirect: true, exceptions: [15001, 15006, 15008]))
+        #expect(rule(mesh()) == DirectRule(isDirect: true, exceptions: [53, 15001, 15006, 15008, 15053]))
         #expect(rule(mesh(mode: .proxy)) == nil && rule(mesh(mode: .tunnel)) == nil)
         let both = mesh()
         #expect(both.directRule(from: both.workloads[0], to: both.workloads[0], node: "node-1") == nil)

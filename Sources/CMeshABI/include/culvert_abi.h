@@ -14,7 +14,7 @@
 #define CULVERT_MAX_AGENT_CGROUPS 4u /* where the node's agent may run */
 #define CULVERT_MAX_OWN_ADDRESSES 8u /* addresses of one workload, both families together */
 #define CULVERT_NAME_BYTES 320u     /* NAMESPACE/NAME: 63 + 1 + 253 and a zero, rounded up */
-#define CULVERT_ROLES_PER_SLOT 4u   /* one role is spare */
+#define CULVERT_ROLES_PER_SLOT 4u
 #define CULVERT_MAX_ENDPOINTS (CULVERT_MAX_PODS * CULVERT_MAX_OWN_ADDRESSES)
 #define CULVERT_MAX_RULES 65536u    /* pairs of workloads whose connections may be direct */
 #define CULVERT_MAX_RULE_PORTS 28u  /* ports of one pair that are decided otherwise than the rest */
@@ -54,6 +54,7 @@ enum culvert_role {
     CULVERT_ROLE_OUTBOUND = 0,
     CULVERT_ROLE_INBOUND = 1,
     CULVERT_ROLE_TUNNEL = 2,
+    CULVERT_ROLE_DNS = 3, /* a UDP socket */
 };
 
 /* Index into `culvert_counters`, the value of `stats`. */
@@ -92,7 +93,10 @@ enum culvert_event {
     CULVERT_EVENT_PROBE_PASSED = 31,        /* its SYN was let through to the application */
     CULVERT_EVENT_PROBE_LOST = 32,          /* such a connection could not be noted and is judged as plaintext */
     CULVERT_EVENT_REFUSED_LEG = 33,         /* L1: no room to note the proxy's leg to the application */
-    CULVERT_EVENTS = 34,
+    CULVERT_EVENT_DNS_CAPTURED = 34,        /* a DNS server addressed by UDP: the proxy's takes its place */
+    CULVERT_EVENT_DNS_REFUSED = 35,         /* refused: DNS is captured and the proxy's server is not there */
+    CULVERT_EVENT_DNS_PASSED = 36,          /* left alone: the socket is bound to a device, or no alias was free */
+    CULVERT_EVENTS = 37,
 };
 
 /* Value of the per-CPU hash `stats`; the key is the workload's slot. */
@@ -318,6 +322,32 @@ struct culvert_lookup_config {
     struct culvert_address own[CULVERT_MAX_OWN_ADDRESSES];
 };
 
+/* ---- DNS (dns.bpf.c) ----
+ *
+ * A DNS server that an application addresses by UDP is replaced by an alias: an address that lo takes, under which the
+ * proxy listens. The alias stands for the server, so the proxy learns from the address a question came to whom it was
+ * meant for, and whatever comes back from it is shown as coming from the server: for any number of servers a socket,
+ * connected or not, without any state of the socket.
+ *
+ *     127.64.0.0/10 and CULVERT_DNS_PREFIX/96, in the lower 22 bits: the key of `dns_servers` */
+#define CULVERT_PORT_DNS 15053u
+#define CULVERT_PORT_DOMAIN 53u
+#define CULVERT_DNS_ALIAS_MASK 0x003fffffu
+#define CULVERT_DNS_ALIAS_V4 0x7f400000u /* with room: no alias is a broadcast address of 127.0.0.0/8 */
+#define CULVERT_DNS_PREFIX_0 0xfd63756cu /* fd63:756c:7665:7274::/96, of RFC 4193: routed to lo where DNS is captured */
+#define CULVERT_DNS_PREFIX_1 0x76657274u
+#define CULVERT_DNS_PREFIX_BITS 96u
+/* Servers in use; the one not used for longest is forgotten, and the node's own resolvers are asked in its place. */
+#define CULVERT_MAX_DNS_SERVERS 8192u
+#define CULVERT_DNS_PROBES 4u /* aliases tried for a server whose first choice stands for another */
+
+/* Value of `dns_pods`: a workload whose DNS is captured; the key is the __u64 cookie of its network namespace. */
+struct culvert_dns_pod {
+    __u32 slot;
+    __u32 ipv6; /* the prefix is routed to lo */
+};
+
+_Static_assert(sizeof(struct culvert_dns_pod) == 8, "culvert_dns_pod");
 _Static_assert(sizeof(struct culvert_address) == 16, "culvert_address");
 _Static_assert(sizeof(struct culvert_pod) == 144, "culvert_pod");
 _Static_assert(__builtin_offsetof(struct culvert_pod, own) == 16, "culvert_pod.own");

@@ -24,8 +24,11 @@ int mesh_rule_add(const struct mesh_rule *rule);
 /// Removes the rule; -ENOENT when there is none.
 int mesh_rule_remove(const struct mesh_rule *rule);
 
-/// A route `local default dev INTERFACE src SOURCE table TABLE`; `source` is 4 or 16 bytes in network order.
+/// A route `local DESTINATION/PREFIX_BITS dev INTERFACE src SOURCE table TABLE`; the addresses are 4 or 16 bytes in
+/// network order. All zeros: the default route, and no particular source.
 struct mesh_local_route {
+    uint8_t destination[16];
+    uint8_t prefix_bits;
     uint8_t source[16];
     uint32_t table;
     uint32_t interface;

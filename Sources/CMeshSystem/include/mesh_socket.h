@@ -30,6 +30,7 @@ enum mesh_option {
     MESH_OPTION_IPV4_FREE_BIND,
     MESH_OPTION_IPV6_FREE_BIND,
     MESH_OPTION_BIND_WITHOUT_PORT,
+    MESH_OPTION_IPV6_PACKET_INFO,
 };
 
 /// A TCP socket, nonblocking and close-on-exec.
@@ -59,6 +60,15 @@ ssize_t mesh_socket_discard(int socket, size_t count);
 ssize_t mesh_socket_send(int socket, const void *bytes, size_t count);
 ssize_t mesh_socket_send_two(
     int socket, const void *first, size_t first_count, const void *second, size_t second_count);
+/// A UDP socket, nonblocking and close-on-exec.
+int mesh_datagram_create(bool ipv4);
+/// The next datagram, who sent it, to which address and by which interface; the last two need
+/// MESH_OPTION_IPV6_PACKET_INFO and an IPv6 socket, which takes IPv4 too, and are zero without.
+ssize_t mesh_datagram_receive(
+    int socket, void *into, size_t count, struct mesh_address *from, struct mesh_address *to, uint32_t *interface);
+/// Sends from one of this machine's addresses to another, on an IPv6 socket, which sends IPv4 too.
+ssize_t mesh_datagram_send(
+    int socket, const void *bytes, size_t count, const struct mesh_address *from, const struct mesh_address *to);
 /// FIN after what was written.
 int mesh_socket_finish_writing(int socket);
 /// Makes the close that follows an abort: RST.

@@ -7,6 +7,11 @@ extension Manifest {
             let shape = "a trust domain: a-z, 0-9, ., - and _, at most 255"
             settings.trustDomain = field.value(shape) { Names.isTrustDomain($0) ? $0 : nil } ?? settings.trustDomain
         }
+        if let field = spec.optional("clusterDomain") {
+            settings.clusterDomain =
+                field.value(Names.subdomain) { Names.isSubdomain($0) ? $0 : nil } ?? settings.clusterDomain
+        }
+        if let field = spec.optional("dnsCapture") { settings.dnsCapture = field.boolean() ?? settings.dnsCapture }
         if let field = spec.optional("rootNamespace") {
             settings.rootNamespace = field.value(Names.label) { Names.isLabel($0) ? $0 : nil } ?? settings.rootNamespace
         }

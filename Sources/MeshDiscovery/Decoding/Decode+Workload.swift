@@ -11,7 +11,8 @@ struct WorkloadRecord {
 extension Manifest {
     func workload(trustDomain: String) -> WorkloadRecord {
         let addresses = readAddresses()
-        var workload = Workload(name: name, labels: labels, addresses: addresses.map(\.0), node: "")
+        var workload = Workload(
+            name: name, labels: labels, annotations: annotations, addresses: addresses.map(\.0), node: "")
         workload.trustDomain = trustDomain
         let netns = spec.optional("netns")
         workload.netns = netns?.value("an absolute path like /var/run/netns/NAME") { $0.hasPrefix("/") ? $0 : nil }
@@ -43,6 +44,11 @@ extension Manifest {
 
     private func check(_ workload: Workload, transport: Field?, netns: Field?) {
         readMeshLabels()
+        if let field = annotationFields[Annotations.dnsCapture], let text = annotations[Annotations.dnsCapture],
+            text != "true", text != "false"
+        {
+            field.fail("expected \"true\" or \"false\", found \"\(text)\"")
+        }
         if workload.waypointOf != nil, workload.transport == .tcp {
             transport?.fail("expected TLS: a waypoint speaks HBONE")
         } else if workload.transport == .tcp {

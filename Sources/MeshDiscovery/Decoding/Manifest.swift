@@ -41,6 +41,7 @@ struct Manifest {
     /// Where a label stands, for what is wrong with its meaning.
     let labelFields: [String: Field]
     let annotations: [String: String]
+    /// Where an annotation stands, likewise.
     let annotationFields: [String: Field]
 }
 

@@ -20,6 +20,7 @@ public enum CaptureConstants {
     public static let outboundPort = UInt16(CULVERT_PORT_OUTBOUND)
     public static let inboundPort = UInt16(CULVERT_PORT_INBOUND)
     public static let tunnelPort = UInt16(CULVERT_PORT_TUNNEL)
+    public static let dnsPort = UInt16(CULVERT_PORT_DNS)
 
     /// How many workloads one node captures, and how many addresses each may have.
     public static let maximumWorkloads = Int(CULVERT_MAX_PODS)

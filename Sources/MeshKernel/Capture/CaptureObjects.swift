@@ -27,6 +27,7 @@ struct CaptureObjects: Sendable {
     let getpeername6: Descriptor
     let sockops: Descriptor
     let acceleration: AccelerationFitness
+    let dns: DNSObjects
     /// What every further object of this node shares.
     private let shared: [String: Descriptor]
 
@@ -39,11 +40,10 @@ struct CaptureObjects: Sendable {
         // bpf_set_retval came with 5.18; without it a refusal reads EPERM instead of ECONNREFUSED.
         let refuseWithErrno = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, nil) == 1
         var maps: [String: Descriptor] = [:]
-        let connect = try load(
-            BPFObjects.connect, named: "connect",
-            constants: culvert_connect_config(
-                refuse_with_errno: refuseWithErrno ? 1 : 0, notes_legs: level == .l1 ? 1 : 0),
-            over: &maps, pins: pins)
+        let config = culvert_connect_config(
+            refuse_with_errno: refuseWithErrno ? 1 : 0, notes_legs: level == .l1 ? 1 : 0)
+        let connect = try load(BPFObjects.connect, named: "connect", constants: config, over: &maps, pins: pins)
+        let dns = try load(BPFObjects.dns, named: "dns", constants: config, over: &maps, pins: pins)
         var acceleration = acceleration
         var accelerating: BPFObject?
         if acceleration.isFit {
@@ -74,7 +74,10 @@ struct CaptureObjects: Sendable {
             connect4: program("culvert_connect4", of: connect), connect6: program("culvert_connect6", of: connect),
             getpeername4: program("culvert_getpeername4", of: connect),
             getpeername6: program("culvert_getpeername6", of: connect),
-            sockops: program("culvert_flows", of: flows), acceleration: acceleration, shared: maps)
+            sockops: program("culvert_flows", of: flows), acceleration: acceleration,
+            dns: DNSObjects(
+                pods: map("dns_pods", in: maps), servers: map("dns_servers", in: maps), programs: dns.programs),
+            shared: maps)
     }
 
     private static func loadFlows(
@@ -133,7 +136,7 @@ struct CaptureObjects: Sendable {
 
 /// The role of a listener in its slot.
 enum ListenerRole: UInt32, CaseIterable {
-    case outbound, inbound, tunnel
+    case outbound, inbound, tunnel, dns
 
     func key(slot: UInt32) -> UInt32 { slot * CULVERT_ROLES_PER_SLOT + rawValue }
 }

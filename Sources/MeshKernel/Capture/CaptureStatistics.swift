@@ -12,6 +12,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case accelerated, accelerationRefused, wireFirst, wireBulk, wireChanged
     case probe, probePassed, probeLost
     case refusedLeg
+    case dnsCaptured, dnsRefused, dnsPassed
 
     /// The word in metrics.
     public var word: String {
@@ -50,13 +51,16 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .probePassed: "probe_passed"
         case .probeLost: "probe_lost"
         case .refusedLeg: "connect_refused_leg"
+        case .dnsCaptured: "dns_captured"
+        case .dnsRefused: "dns_refused_no_listener"
+        case .dnsPassed: "dns_passed"
         }
     }
 
     /// The mesh-wide reason of a refusal; nil for what is no refusal or concerns the socket alone.
     public var reason: Reason? {
         switch self {
-        case .refusedNoListener, .droppedNoListener, .droppedAssign: .proxyUnavailable
+        case .refusedNoListener, .droppedNoListener, .droppedAssign, .dnsRefused: .proxyUnavailable
         default: nil
         }
     }

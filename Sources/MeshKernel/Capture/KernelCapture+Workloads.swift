@@ -204,6 +204,7 @@ extension CaptureObjects {
         try? pods.set(quiet, for: cookie)
         setEndpoints([], of: pod.slot, before: pod.addresses)
         removeScope(of: pod.slot)
+        dns.pods.remove(cookie)
         unlink(pins.lookupLink(slot: pod.slot))
         statistics.retire(pod.slot)
         for role in ListenerRole.allCases { listeners.remove(role.key(slot: pod.slot)) }
@@ -213,6 +214,7 @@ extension CaptureObjects {
             do throws(KernelError) {
                 try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
                     try CaptureRoutes.remove(loopback: if_nametoindex("lo"), place: place)
+                    try DNSRoute.remove(place: place)
                     try pod.settings.apply()
                 }
             } catch {

@@ -206,7 +206,7 @@ extension KernelCapture {
             (objects.getpeername6, BPF_CGROUP_INET6_GETPEERNAME, "getpeername6"),
             (objects.connect4, BPF_CGROUP_INET4_CONNECT, "connect4"),
             (objects.connect6, BPF_CGROUP_INET6_CONNECT, "connect6"),
-        ] {
+        ] + objects.dns.hooks {
             _ = try BPFLink.attach(
                 program, to: cgroup.raw, target: id, type: type, pin: pins.path(name), what: "the hook \(name)")
         }

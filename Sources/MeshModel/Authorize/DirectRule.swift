@@ -41,7 +41,8 @@ extension MeshSnapshot {
             let request = AuthorizationRequest(
                 destination: destination, address: SocketAddress(ip: address, port: port), sourceIP: address,
                 identity: source.identity)
-            return !ProxyPort.isRecursive(port) && authorize(request).isAllowed
+            // DNS by TCP is captured where it goes through the proxy.
+            return !ProxyPort.isRecursive(port) && port != ProxyPort.domain && authorize(request).isAllowed
         }
         // Any port that nobody names stands for all of those.
         guard let other = (1...UInt16.max).first(where: { !named.contains($0) }) else { return nil }
@@ -67,7 +68,9 @@ extension MeshSnapshot {
             var seen: Set<UInt16> = []
             for (port, endpoints) in zip(services[position].ports, index.portEndpoints[position]) {
                 // Of ports that are there twice the first one counts.
-                guard seen.insert(port.port).inserted, !endpoints.isEmpty else { continue }
+                guard seen.insert(port.port).inserted, !endpoints.isEmpty, port.port != ProxyPort.domain else {
+                    continue
+                }
                 let reached = endpoints.compactMap { endpoint -> SocketAddress? in
                     let workload = workloads[endpoint.workload]
                     guard isCaptured(workload, node: node) else { return nil }
@@ -83,7 +86,9 @@ extension MeshSnapshot {
     /// The ports that a decision about a workload may hang on, with the proxy's own; nil when it may hang on the
     /// client's address as well, which the kernel does not look at.
     private func portsNamed(for position: Int) -> Set<UInt16>? {
-        var ports: Set<UInt16> = [ProxyPort.outbound, ProxyPort.inboundPlaintext, ProxyPort.tunnel]
+        var ports: Set<UInt16> = [
+            ProxyPort.outbound, ProxyPort.inboundPlaintext, ProxyPort.tunnel, ProxyPort.dns, ProxyPort.domain,
+        ]
         let rules = policies.authorization[position]
         for policy in rules.deny + rules.allow {
             for rule in authorizationPolicies[policy].rules {

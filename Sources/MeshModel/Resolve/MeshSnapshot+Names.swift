@@ -8,6 +8,11 @@ public enum NameKnowledge: Hashable, Sendable {
 }
 
 extension MeshSnapshot {
+    /// Whether the node proxy answers this workload's DNS questions.
+    public func capturesDNS(_ workload: Workload) -> Bool {
+        workload.annotations[Annotations.dnsCapture].map { $0 == "true" } ?? settings.dnsCapture
+    }
+
     /// Looks a name up for `client`; nil for what the mesh does not know: an upstream may, names under the cluster's
     /// own domain included, since Kubernetes knows more services than a node is told of.
     ///

@@ -53,9 +53,13 @@ public enum ProxyPort {
     public static let outbound: UInt16 = 15001
     public static let inboundPlaintext: UInt16 = 15006
     public static let tunnel: UInt16 = 15008
+    /// The proxy's own DNS server, on loopback.
+    public static let dns: UInt16 = 15053
+    /// Where DNS is served (RFC 1035 §4.2): what is captured.
+    public static let domain: UInt16 = 53
 
     /// Ports on which the proxy would call itself.
     public static func isRecursive(_ port: UInt16) -> Bool {
-        port == outbound || port == inboundPlaintext || port == tunnel
+        port == outbound || port == inboundPlaintext || port == tunnel || port == dns
     }
 }

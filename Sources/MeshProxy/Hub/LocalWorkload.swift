@@ -15,6 +15,7 @@ public final class LocalWorkload {
     }
     var acceptors: [Acceptor] = []
     var servers: [ObjectIdentifier: TunnelServer] = [:]
+    let dns = WorkloadDNS()
 
     init(_ workload: Workload, namespace: NetworkNamespace?, hub: ProxyCore) {
         self.workload = workload
@@ -96,6 +97,7 @@ public final class LocalWorkload {
     func close(_ reason: Reason) {
         for acceptor in acceptors { acceptor.close() }
         acceptors.removeAll()
+        dns.close()
         pool.closeAll(reason)
         for server in servers.values { server.fail(reason, "workload removed") }
     }

@@ -23,6 +23,8 @@ open class ProxyCore {
     let http2Memory = HTTP2Memory()
     /// Where the core's thread comes back to from a workload's namespace; kept, since looking it up costs system calls.
     private(set) lazy var home = try? NetworkNamespace.current()
+    /// Whom applications' DNS questions are meant for; see `ProxyCore+DNS`.
+    public var dnsServers = DNSServers()
     private var handshakes = 0
 
     public init(
@@ -65,6 +67,7 @@ open class ProxyCore {
         workloads[workload.name] = local
         if let outbound {
             try accept(outbound, local) { hub, stream in
+                if hub.takeDNS(stream, local) { return }
                 OutboundConnection(hub: hub, source: local, downstream: stream).start()
             }
         }
@@ -82,7 +85,7 @@ open class ProxyCore {
         return local
     }
 
-    private func accept(
+    func accept(
         _ listener: Int32, _ local: LocalWorkload, body: @escaping (ProxyCore, SocketStream) -> Void
     ) throws(SystemError) {
         local.acceptors.append(

@@ -11,6 +11,7 @@ public final class CoreMetrics {
     private var requestSeries: [ConnectionLabels: RequestSeries] = [:]
     private var counters: [MetricKey: Counter] = [:]
     private var gauges: [MetricKey: Gauge] = [:]
+    private var timings: [MetricKey: TimeSeries] = [:]
     private var help: [String: String] = [:]
 
     public init(core: Int) {
@@ -53,6 +54,19 @@ public final class CoreMetrics {
         return gauge
     }
 
+    /// How long something took, as a histogram in seconds; ask once and keep it.
+    /// - Parameter bounds: upper bounds of the buckets in seconds, ascending; the same for every series of the name.
+    public func times(
+        _ name: String, help text: String, _ labels: [MetricKey.Label] = [], bounds: [Double]
+    ) -> TimeSeries {
+        let key = MetricKey(name, labels)
+        if let known = timings[key] { return known }
+        let series = TimeSeries(bounds: bounds)
+        timings[key] = series
+        help[name] = text
+        return series
+    }
+
     /// Takes what was counted since the last call. Every value taken must reach the registry, or it is lost.
     public func drain() -> MetricsSnapshot {
         var snapshot = MetricsSnapshot(core: core, help: help)
@@ -63,6 +77,9 @@ public final class CoreMetrics {
         }
         for (key, gauge) in gauges {
             snapshot.gauges[key] = gauge.value
+        }
+        for (key, series) in timings {
+            snapshot.timings[key] = series.take()
         }
         return snapshot
     }

@@ -11,6 +11,7 @@ public final class MetricsRegistry: Sendable {
         var requests: [ConnectionLabels: MetricsSnapshot.Requests] = [:]
         var counters: [MetricKey: UInt64] = [:]
         var gauges: [MetricKey: [Int: Int64]] = [:]
+        var timings: [MetricKey: TimeHistogram] = [:]
         var help: [String: String] = [:]
     }
 
@@ -36,6 +37,9 @@ public final class MetricsRegistry: Sendable {
             }
             for (key, value) in snapshot.gauges {
                 state.gauges[key, default: [:]][snapshot.core] = value
+            }
+            for (key, histogram) in snapshot.timings {
+                state.timings[key, default: TimeHistogram(bounds: histogram.bounds)].add(histogram)
             }
             state.help.merge(snapshot.help) { _, new in new }
         }

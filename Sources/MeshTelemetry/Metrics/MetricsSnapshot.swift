@@ -53,5 +53,6 @@ public struct MetricsSnapshot: Sendable {
     var requests: [ConnectionLabels: Requests] = [:]
     var counters: [MetricKey: UInt64] = [:]
     var gauges: [MetricKey: Int64] = [:]
+    var timings: [MetricKey: TimeHistogram] = [:]
     var help: [String: String] = [:]
 }

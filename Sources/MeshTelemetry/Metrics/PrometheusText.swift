@@ -15,6 +15,9 @@ extension MetricsRegistry.State {
                 name, "gauge", help[name] ?? name,
                 series.map { (PrometheusText.labels($0.key.labels), String($0.value.values.reduce(0, +))) })
         }
+        for (name, series) in Dictionary(grouping: timings, by: \.key.name).sorted(by: { $0.key < $1.key }) {
+            text.timings(name, help[name] ?? name, series.map { (PrometheusText.labels($0.key.labels), $0.value) })
+        }
         return text.text
     }
 
@@ -103,6 +106,22 @@ struct PrometheusText {
             }
             let milliseconds = Double(histogram.sumNanoseconds) / 1_000_000
             sample(name + "_sum", labels, PrometheusText.number(milliseconds))
+            sample(name + "_count", labels, String(below))
+        }
+    }
+
+    mutating func timings(_ name: String, _ help: String, _ series: [(labels: String, histogram: TimeHistogram)]) {
+        head(name, "histogram", help)
+        for (labels, histogram) in series.sorted(by: { $0.labels < $1.labels }) {
+            let prefix = labels.isEmpty ? "" : labels + ","
+            var below: UInt64 = 0
+            for (position, count) in histogram.counts.enumerated() {
+                below += count
+                let isLast = position == histogram.bounds.count
+                let bound = isLast ? "+Inf" : PrometheusText.number(histogram.bounds[position])
+                sample(name + "_bucket", prefix + "le=\"\(bound)\"", String(below))
+            }
+            sample(name + "_sum", labels, PrometheusText.number(Double(histogram.sumNanoseconds) / 1_000_000_000))
             sample(name + "_count", labels, String(below))
         }
     }

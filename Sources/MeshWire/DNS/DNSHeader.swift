@@ -63,6 +63,12 @@ public struct DNSHeader: Hashable, Sendable {
         self.flags = flags
     }
 
+    /// The start of a message; nil when there is not even that much.
+    public init?(_ message: UnsafeRawBufferPointer) {
+        guard message.count >= Self.byteCount else { return nil }
+        self.init(id: message.half(at: 0), flags: message.half(at: 2))
+    }
+
     static let responseBit: UInt16 = 0x8000
     static let authoritativeBit: UInt16 = 0x0400
     static let truncatedBit: UInt16 = 0x0200

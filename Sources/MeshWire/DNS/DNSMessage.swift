@@ -22,7 +22,7 @@ public struct DNSMessage: Sendable {
         }
     }
 
-    public let header: DNSHeader
+    public var header: DNSHeader
     public let question: DNSQuestion
     /// After the question: where records start.
     public let questionEnd: Int
@@ -32,8 +32,8 @@ public struct DNSMessage: Sendable {
     public private(set) var edns: DNSExtension?
 
     public init(parsing bytes: UnsafeRawBufferPointer) throws(DNSParseError) {
-        guard bytes.count >= DNSHeader.byteCount else { throw .truncated }
-        header = DNSHeader(id: bytes.half(at: 0), flags: bytes.half(at: 2))
+        guard let header = DNSHeader(bytes) else { throw .truncated }
+        self.header = header
         guard bytes.half(at: 4) == 1 else { throw .questionCount }
         answerCount = Int(bytes.half(at: 6))
         authorityCount = Int(bytes.half(at: 8))

@@ -1,0 +1,66 @@
+internal import MeshModel
+internal import MeshRuntime
+
+/// A workload's DNS server by UDP, on loopback inside its network namespace.
+final class DNSListener {
+    private let core: Core
+    private let service: DNSService
+    private let originalServer: (IPAddress) -> IPAddress?
+    private var socket: DatagramSocket?
+
+    /// Questions taken in one turn.
+    private static let questionsPerTurn = 64
+
+    /// Takes over a socket made by `Socket.bindDatagrams`.
+    /// - Parameter originalServer: which server an application meant whose question arrived at this address; nil when
+    ///   it asked the proxy itself.
+    init(
+        _ descriptor: Int32, on core: Core, service: DNSService, originalServer: @escaping (IPAddress) -> IPAddress?
+    ) throws(SystemError) {
+        self.core = core
+        self.service = service
+        self.originalServer = originalServer
+        socket = try DatagramSocket(adopting: descriptor, on: core) { [unowned self] socket in receive(socket) }
+    }
+
+    func close() {
+        socket?.close()
+        socket = nil
+    }
+
+    private func receive(_ socket: DatagramSocket) {
+        for _ in 0..<Self.questionsPerTurn {
+            switch socket.receive(into: core.scratch) {
+            // A resolver for everybody who can reach the workload would be a gift to attackers.
+            case .bytes(_, _, _, isLocal: false): break
+            case .bytes(let count, let from, let to, isLocal: true):
+                let address = SocketAddress(to).ip
+                let server = originalServer(address).map { SocketAddress(ip: $0, port: ProxyPort.domain) }
+                service.ask(
+                    UnsafeRawBufferPointer(rebasing: core.scratch[..<count]),
+                    DatagramAsker(socket, from: from, to: to, server: server))
+            case .failed: break
+            case .wouldBlock: return
+            }
+        }
+    }
+}
+
+/// Answers from the address that was asked, as the asker's socket may be connected to it.
+private final class DatagramAsker: DNSAsker {
+    private weak var socket: DatagramSocket?
+    private let from: RawSocketAddress
+    private let to: RawSocketAddress
+
+    init(_ socket: DatagramSocket, from: RawSocketAddress, to: RawSocketAddress, server: SocketAddress?) {
+        self.socket = socket
+        self.from = from
+        self.to = to
+        super.init(server: server, isStream: false)
+    }
+
+    override func answer(_ bytes: [UInt8]) {
+        // An asker that is gone is its own loss.
+        _ = bytes.withUnsafeBytes { socket?.send($0, from: to, to: from) }
+    }
+}

@@ -1,0 +1,81 @@
+public import MeshModel
+public import MeshRuntime
+
+/// Whom DNS questions are meant for, as the node knows it.
+public struct DNSServers {
+    /// The server that an application meant whose question capture brought to this address; nil when it is no such
+    /// address. Called on the data cores.
+    public var original: @Sendable (IPAddress) -> IPAddress? = { _ in nil }
+    /// The node's own resolvers, for questions that were put to the proxy itself.
+    public var node: [SocketAddress] = []
+
+    public init() {}
+}
+
+/// One workload's DNS on one core: made when the first question comes.
+final class WorkloadDNS {
+    fileprivate var service: DNSService?
+    fileprivate var listener: DNSListener?
+    fileprivate var streams: [ObjectIdentifier: DNSStream] = [:]
+
+    func close() {
+        listener?.close()
+        listener = nil
+        for stream in streams.values { stream.abort() }
+        service?.close()
+        service = nil
+    }
+}
+
+extension ProxyCore {
+    /// Begins to answer a workload's DNS questions on sockets made in its namespace. One core does it for all of them,
+    /// so that there is one cache to answer from.
+    /// - Parameters:
+    ///   - datagrams: made by `Socket.bindDatagrams`.
+    ///   - streams: a listener.
+    public func serveDNS(of name: ObjectName, datagrams: Int32, streams: Int32) throws(SystemError) {
+        guard let local = workloads[name] else {
+            Socket.close(datagrams)
+            return Socket.close(streams)
+        }
+        let service = dnsService(of: local)
+        do throws(SystemError) {
+            local.dns.listener = try DNSListener(
+                datagrams, on: core, service: service, originalServer: { [unowned self] in dnsServers.original($0) })
+        } catch {
+            Socket.close(streams)
+            throw error
+        }
+        try accept(streams, local) { hub, stream in hub.serveDNS(stream, local, server: nil) }
+    }
+
+    /// Ends what `serveDNS` began, but for questions on captured TCP connections.
+    public func stopDNS(of name: ObjectName) { workloads[name]?.dns.close() }
+
+    /// Serves a captured connection to a DNS server; false when it is none or the workload's DNS is not captured.
+    func takeDNS(_ stream: SocketStream, _ local: LocalWorkload) -> Bool {
+        guard stream.localAddress.port == ProxyPort.domain, snapshot.capturesDNS(local.workload) else { return false }
+        serveDNS(stream, local, server: SocketAddress(stream.localAddress))
+        return true
+    }
+
+    private func serveDNS(_ stream: SocketStream, _ local: LocalWorkload, server: SocketAddress?) {
+        guard local.dns.streams.count < limits.dnsStreams else { return stream.reset() }
+        let served = DNSStream(
+            stream, on: core, service: dnsService(of: local), server: server, limits: limits,
+            ended: { [weak dns = local.dns] in dns?.streams[ObjectIdentifier($0)] = nil })
+        local.dns.streams[ObjectIdentifier(served)] = served
+        served.start()
+    }
+
+    private func dnsService(of local: LocalWorkload) -> DNSService {
+        if let service = local.dns.service { return service }
+        let service = DNSService(
+            core: core, transport: SocketDNSTransport(local, core: core),
+            counters: DNSCounters(telemetry.metrics, local.workload),
+            defaultServers: { [unowned self] in dnsServers.node },
+            current: { [unowned self, unowned local] in (snapshot, local.workload) })
+        local.dns.service = service
+        return service
+    }
+}
