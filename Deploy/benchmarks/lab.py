@@ -206,12 +206,11 @@ spec:
         self.log.close()
         run(f"{self.binaries}/culvert", "uninstall", *self.place)
 
-    def event(self, word):
-        """How often the capture programs counted an event, over all workloads."""
+    def metric(self, name, labels=""):
+        """The sum of a metric's series whose labels contain `labels`."""
         text = self.ask(15020, "metrics").stdout
-        series = rf'^culvert_capture_events_total{{[^}}]*event="{word}"[^}}]*}} ([0-9.]+)$'
-        found = re.findall(series, text, re.MULTILINE)
-        return sum(float(value) for value in found)
+        lines = [line for line in text.splitlines() if re.match(rf"{name}[{{ ]", line) and labels in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     def log_tail(self):
         try:
