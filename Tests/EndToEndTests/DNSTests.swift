@@ -133,7 +133,7 @@ extension EndToEnd {
                 }
 
                 let annotated = mesh.workloads().replacingOccurrences(
-                    of: "labels: {app: client}",
+                    of: "labels: {app: client}, annotations: {}",
                     with: "labels: {app: client}, annotations: {ambient.istio.io/dns-capture: \"false\"}")
                 try await mesh.apply("workloads", annotated)
                 try await until("DNS is not captured", within: .seconds(20)) {

@@ -58,7 +58,9 @@ extension NodeCapture {
     /// At which level an earlier daemon of the node captures; nil: none does.
     private static func leftLevel(_ options: CaptureOptions) throws(KernelError) -> CaptureLevel? {
         if RedirectRecords(options, level: .l3).captureSomething { return .l3 }
-        return Files.names(in: try Pins(options).nodeDirectory).isEmpty ? nil : .l0
+        // A daemon that failed before its hooks were there captured nothing, whatever else it left.
+        let directory = try Pins(options).nodeDirectory
+        return Files.names(in: directory).contains { Files.inode("\(directory)/\($0)/connect4") != nil } ? .l0 : nil
     }
 
     /// A place that was named is a decision: its absence is an error, never a reason for a lesser level.
