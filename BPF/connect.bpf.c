@@ -72,6 +72,13 @@ static __always_inline bool clear_device(struct bpf_sock_addr *ctx)
     return bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, &none, sizeof(none)) == 0;
 }
 
+/* The hook runs for each subflow of an MPTCP connection, which is a TCP socket to it. A direct one could grow subflows
+ * over other addresses and outlive the reset of one of them; the proxy's plain TCP makes it fall back. */
+static __always_inline bool is_multipath(struct bpf_sock_addr *ctx)
+{
+    return config.sees_multipath && ctx->sk && bpf_skc_to_mptcp_sock(ctx->sk);
+}
+
 /* An earlier attempt of the same socket may have been captured. */
 static __always_inline void unmark(struct bpf_sock_addr *ctx)
 {
@@ -92,7 +99,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
         note_probe(ctx, destination);
         return ALLOW;
     }
-    if (ctx->type != SOCKET_STREAM || (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_MPTCP))
+    if (ctx->type != SOCKET_STREAM || ctx->protocol != IPPROTO_TCP)
         return ALLOW;
 
     cgroup = bpf_get_current_cgroup_id();
@@ -122,7 +129,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
         return refuse(pod->slot, CULVERT_EVENT_REFUSED_NO_ADDRESS, ENETUNREACH);
     if (!has_listener(pod->slot))
         return refuse(pod->slot, CULVERT_EVENT_REFUSED_NO_LISTENER, ECONNREFUSED);
-    if (goes_direct(ctx, pod, destination, six))
+    if (!is_multipath(ctx) && goes_direct(ctx, pod, destination, six))
         return ALLOW;
 
     if (ctx->sk && ctx->sk->bound_dev_if) {

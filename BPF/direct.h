@@ -10,7 +10,6 @@
 #include <stdbool.h>
 
 #include <linux/bpf.h>
-#include <linux/in.h>
 
 #include <bpf/bpf_helpers.h>
 
@@ -121,7 +120,7 @@ static __always_inline bool goes_direct(struct bpf_sock_addr *ctx, const struct 
     if (!ctx->sk)
         return false;
     current = bpf_map_lookup_elem(&control, &first);
-    if (!current || !(current->flags & CULVERT_CONTROL_DIRECT) || ctx->protocol != IPPROTO_TCP)
+    if (!current || !(current->flags & CULVERT_CONTROL_DIRECT))
         return false;
     service = bpf_map_lookup_elem(&services, &asked);
     if (!service)

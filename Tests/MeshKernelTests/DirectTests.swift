@@ -254,4 +254,18 @@ final class DirectTests {
         close(accepted.socket)
         client.stop()
     }
+
+    @Test func multipathConnectionsGoThroughTheProxyAndFallBack_P16() throws {
+        try lab.serve(in: lab.out, port: 8080)
+        try allow()
+        try expectDirect()
+        let capture = try #require(capture)
+        for host in ["10.77.0.1", "fd00:77::1"] {
+            #expect(try lab.connect(in: lab.pod, host, 8080, "protocol=262").error == "")
+            let accepted = try #require(callerProxy.accept(callerProxy.outbound), "\(host) went straight")
+            #expect(accepted.destination == host && accepted.port == 8080)
+            close(accepted.socket)
+        }
+        #expect(capture.statistics()[.direct] == 1)
+    }
 }

@@ -305,6 +305,7 @@ struct culvert_closed {
 struct culvert_connect_config {
     __u32 refuse_with_errno; /* bpf_set_retval exists (5.18): ECONNREFUSED instead of EPERM */
     __u32 notes_legs;        /* the lookup programs know the proxy's legs by their addresses alone (L1) */
+    __u32 sees_multipath;    /* bpf_skc_to_mptcp_sock may be called (5.19, CAP_PERFMON) */
 };
 
 /* Constants of the program that follows sockets (.rodata). */
@@ -351,7 +352,7 @@ _Static_assert(sizeof(struct culvert_dns_pod) == 8, "culvert_dns_pod");
 _Static_assert(sizeof(struct culvert_address) == 16, "culvert_address");
 _Static_assert(sizeof(struct culvert_pod) == 144, "culvert_pod");
 _Static_assert(__builtin_offsetof(struct culvert_pod, own) == 16, "culvert_pod.own");
-_Static_assert(sizeof(struct culvert_connect_config) == 8, "culvert_connect_config");
+_Static_assert(sizeof(struct culvert_connect_config) == 12, "culvert_connect_config");
 _Static_assert(sizeof(struct culvert_lookup_config) == 144, "culvert_lookup_config");
 _Static_assert(__builtin_offsetof(struct culvert_lookup_config, own) == 16, "culvert_lookup_config.own");
 _Static_assert(sizeof(struct culvert_rule) == 64, "culvert_rule");

@@ -37,11 +37,15 @@ struct CaptureObjects: Sendable {
     static func load(
         pins: Pins?, level: CaptureLevel = .l0, acceleration: AccelerationFitness = .notTried
     ) throws(KernelError) -> CaptureObjects {
+        // Without sight of MPTCP its connections may be direct ones: native, as between any two hosts.
+        let seesMultipath =
+            libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_skc_to_mptcp_sock, nil) == 1
         // bpf_set_retval came with 5.18; without it a refusal reads EPERM instead of ECONNREFUSED.
         let refuseWithErrno = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, nil) == 1
         var maps: [String: Descriptor] = [:]
         let config = culvert_connect_config(
-            refuse_with_errno: refuseWithErrno ? 1 : 0, notes_legs: level == .l1 ? 1 : 0)
+            refuse_with_errno: refuseWithErrno ? 1 : 0, notes_legs: level == .l1 ? 1 : 0,
+            sees_multipath: seesMultipath ? 1 : 0)
         let connect = try load(BPFObjects.connect, named: "connect", constants: config, over: &maps, pins: pins)
         let dns = try load(BPFObjects.dns, named: "dns", constants: config, over: &maps, pins: pins)
         var acceleration = acceleration

@@ -26,7 +26,7 @@ enum ProgramChecks {
         [
             Trial(
                 "program.connect", "connect hooks", [.l0, .l1, .l2], since: "5.8", BPFObjects.connect,
-                culvert_connect_config(refuse_with_errno: 0, notes_legs: 1)),
+                culvert_connect_config(refuse_with_errno: 0, notes_legs: 1, sees_multipath: 0)),
             Trial(
                 "program.lookup", "lookup program", [.l0, .l1], since: "5.9", BPFObjects.lookup,
                 culvert_lookup_config(slot: 0, loopback: 1, own: [], level: .l1)),
