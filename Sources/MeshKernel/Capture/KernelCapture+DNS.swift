@@ -24,10 +24,12 @@ extension KernelCapture {
             let hasIPv6 = try inNamespace(descriptor.raw, place: "\(workload)") { () throws(KernelError) -> Bool in
                 try DNSRoute.install(place: "\(workload)")
             }
+            witness(.dnsRouted)
             try objects.listeners.set(
                 UInt64(UInt32(bitPattern: socket)), for: ListenerRole.dns.key(slot: handle.slot))
             try objects.dns.pods.set(
                 culvert_dns_pod(slot: handle.slot, ipv6: hasIPv6 ? 1 : 0), for: handle.cookie)
+            witness(.dnsCaptured)
         }
     }
 

@@ -200,6 +200,20 @@ extension CaptureObjects {
         for address in addresses { _ = endpoints.update(slot, for: address) }
     }
 
+    /// Removes addresses that their slot's workload does not have: a daemon that died between writing them and
+    /// remembering them left them for whoever has the slot next.
+    func removeStrayEndpoints() {
+        var owned: [UInt32: [culvert_address]] = [:]
+        for cookie in pods.keys {
+            if let pod = pods.value(for: cookie) { owned[pod.slot] = pod.addresses }
+        }
+        for address in endpoints.keys {
+            guard let slot = endpoints.value(for: address) else { continue }
+            let isKnown = owned[slot]?.contains { IPAddress($0) == IPAddress(address) } ?? false
+            if !isKnown { endpoints.remove(address) }
+        }
+    }
+
     /// Drops a connection that no socket will report.
     func forget(_ tuple: culvert_tuple) {
         shortcuts.remove(tuple)

@@ -69,6 +69,11 @@ extension CaptureObjects {
         for entry in entries.keys where entry.isRest { remove(entry, slot) }
     }
 
+    /// Removes what stands for no workload.
+    func removeScopes(besides slots: Set<UInt32>) {
+        for slot in Set(portScopes.keys.map(\.slot)).subtracting(slots) { removeScope(of: slot) }
+    }
+
     private static func entries(of scope: CaptureScope) -> [Entry: Scope] {
         var entries: [Entry: Scope] = [:]
         if !scope.isWholeOutbound {

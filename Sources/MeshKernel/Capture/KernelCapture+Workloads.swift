@@ -52,7 +52,9 @@ extension KernelCapture {
             let slot = if let existing { existing.slot } else { try freeSlot(in: state) }
             do throws(KernelError) {
                 try objects.names.set(name, for: cookie)
+                witness(.named)
                 _ = try objects.setScope(scope, of: slot, place: "\(workload)")
+                witness(.scoped)
                 try capture(
                     cookie, existing, slot: slot, namespace: descriptor, addresses: addresses, listeners: listeners,
                     place: "\(workload)")
@@ -77,9 +79,9 @@ extension KernelCapture {
         }
     }
 
-    /// Lets go what an earlier daemon left: its workloads that are not in `wanted` and were not attached again, and pins
-    /// of other versions. Call it once the first configuration has been applied. A wanted workload that could not be
-    /// attached yet stays captured, that is, refused rather than in clear text.
+    /// Lets go what an earlier daemon left: its workloads that are not in `wanted` and were not attached again. Call it
+    /// once the first configuration has been applied. A wanted workload that could not be attached yet stays captured,
+    /// that is, refused rather than in clear text.
     /// - Returns: the workloads let go.
     @discardableResult
     public func sweep(keeping wanted: Set<ObjectName>) -> [ObjectName] {
@@ -90,7 +92,6 @@ extension KernelCapture {
                 endDirect(of: record, in: &state)
                 objects.release(record.handle.cookie, pins: pins)
             }
-            for directory in pins.otherVersions { Files.removeTree(directory) }
             let slots = Set(state.workloads.values.map(\.handle.slot))
             for pin in pins.staleLookupLinks(keeping: slots) { unlink(pin) }
             return stale.map(\.handle.workload).sorted()
@@ -142,9 +143,12 @@ extension KernelCapture {
             if existing == nil {
                 pod.settings = try NamespaceSettings.read()
                 try objects.pods.set(pod, for: cookie)
+                witness(.settingsSaved)
             }
             try NamespaceSettings.captured.apply()
+            witness(.settingsChanged)
             try CaptureRoutes.install(addresses, loopback: loopback, place: place)
+            witness(.routed)
             return loopback
         }
         try objects.statistics.make(slot)
@@ -153,18 +157,22 @@ extension KernelCapture {
         ] {
             try objects.listeners.set(UInt64(UInt32(bitPattern: socket)), for: role.key(slot: slot))
         }
+        witness(.listenersSet)
         let own = addresses.map(\.abi)
         let program = try objects.loadLookup(
             culvert_lookup_config(slot: slot, loopback: loopback, own: own, level: level))
         _ = try BPFLink.attach(
             program, to: namespace.raw, target: inode, type: BPF_SK_LOOKUP, pin: pins.lookupLink(slot: slot),
             what: "the lookup of \(place)")
+        witness(.lookupAttached)
         objects.setEndpoints(own, of: slot, before: existing.map(\.addresses) ?? [])
+        witness(.endpointsSet)
         pod.setOwn(own)
         pod.flags = CULVERT_POD_ACTIVE.rawValue
         if addresses.contains(where: \.isIPv4) { pod.flags |= CULVERT_POD_IPV4.rawValue }
         if addresses.contains(where: { !$0.isIPv4 }) { pod.flags |= CULVERT_POD_IPV6.rawValue }
         try objects.pods.set(pod, for: cookie)
+        witness(.active)
     }
 
     /// Two daemons in one namespace would steer against each other.
@@ -208,19 +216,6 @@ extension CaptureObjects {
         unlink(pins.lookupLink(slot: pod.slot))
         statistics.retire(pod.slot)
         for role in ListenerRole.allCases { listeners.remove(role.key(slot: pod.slot)) }
-        var failure: KernelError?
-        if let namespace = namespace ?? findNamespace(inode: pod.namespace_inode) {
-            let place = "net:[\(pod.namespace_inode)]"
-            do throws(KernelError) {
-                try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
-                    try CaptureRoutes.remove(loopback: if_nametoindex("lo"), place: place)
-                    try DNSRoute.remove(place: place)
-                    try pod.settings.apply()
-                }
-            } catch {
-                failure = error
-            }
-        }
-        return failure
+        return PinnedVersion.restore(pod, cookie: cookie, namespace: namespace)
     }
 }

@@ -31,6 +31,7 @@ public final class KernelCapture: Sendable {
     let objects: CaptureObjects
     let proxyCgroup: ProxyCgroup
     let agent: AgentCgroups
+    let witness: CaptureWitness
     let lock: NodeLock
     /// The network namespace this process runs in.
     let ownNamespace: UInt64?
@@ -58,19 +59,24 @@ public final class KernelCapture: Sendable {
         try self.init(options: options, level: level, acceleration: nil)
     }
 
-    /// - Parameter acceleration: what to take the kernel for; nil: what a probe finds.
+    /// - Parameters:
+    ///   - acceleration: what to take the kernel for; nil: what a probe finds.
+    ///   - witness: told after each step of a capture.
     init(
-        options: CaptureOptions, level: CaptureLevel = .l0, acceleration: AccelerationFitness?
+        options: CaptureOptions, level: CaptureLevel = .l0, acceleration: AccelerationFitness?,
+        witness: @escaping CaptureWitness = { _ in }
     ) throws(KernelError) {
         precondition(level <= .l1, "other levels have no lookup program")
         try Self.requireCapabilities()
         let pins = try Pins(options)
-        let lock = try NodeLock.take(options)
         let attachPoint = try CgroupMount.attachPoint(options)
         try Pins.requireBPFFS(at: options.bpffsPath)
         let agent = try AgentCgroups(options, attachPoint: attachPoint)
         try pins.make()
+        let lock = try NodeLock.take(options, pins: pins.nodeDirectory)
         let objects = try CaptureObjects.load(pins: pins, level: level, acceleration: acceleration ?? .probe())
+        let migration = Migration(pins: pins, objects: objects)
+        try migration.prepare()
         let proxy = try ProxyCgroup.settle(
             process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName, hooked: level == .l1)
         try Self.exempt(proxy, in: objects.proxyCgroups)
@@ -78,11 +84,13 @@ public final class KernelCapture: Sendable {
         // What an earlier daemon allowed may be forbidden by now: until the rules are set anew the proxy decides.
         let direct = try objects.invalidateRules()
         try Self.attachHooks(objects, at: attachPoint, pins: pins)
+        migration.finish()
 
         self.options = options
         self.attachPoint = attachPoint
         self.level = level
         self.pins = pins
+        self.witness = witness
         self.lock = lock
         self.objects = objects
         // Of this thread: the first one may be inside a workload's namespace at any time.
@@ -101,6 +109,10 @@ public final class KernelCapture: Sendable {
             let handle = CaptureHandle(workload: name, cookie: cookie, slot: pod.slot, adopted: true)
             state.workloads[name] = Record(handle: handle, namespace: nil)
         }
+        // Written before the entry that they are for: a daemon that died in between left them for nothing.
+        for cookie in objects.names.keys where objects.pods.value(for: cookie) == nil { objects.names.remove(cookie) }
+        objects.removeScopes(besides: Set(state.workloads.values.map(\.handle.slot)))
+        objects.removeStrayEndpoints()
         self.state = Mutex(state)
     }
 
@@ -147,29 +159,39 @@ public final class KernelCapture: Sendable {
         state.withLock { $0.closed = true }
         // Connections that go on without us go on by TCP.
         try? objects.control.set(culvert_control(), for: 0)
-        Files.removeTree(pins.nodeDirectory)
+        pins.remove()
         proxyCgroup.leave(process: getpid())
+        NodeLock.removeFiles(options)
         if let failure { throw failure }
     }
 
-    /// `uninstall()` for a node whose daemon is gone: frees its namespaces, hooks and pins. Fails while the daemon runs.
+    /// `uninstall()` for a node whose daemon is gone, of whatever version it was: frees its namespaces, hooks, pins,
+    /// cgroup and what is in the run directory. Fails while the daemon runs. Interrupted, it can be called again.
     public static func uninstall(options: CaptureOptions) throws(KernelError) {
         let pins = try Pins(options)
         guard Files.inode(pins.nodeDirectory) != nil else { return }
-        let lock = try NodeLock.take(options)
+        let lock = try NodeLock.take(options, pins: pins.nodeDirectory)
         defer { _ = lock }
-        if let descriptor = BPFLink.open(pins.path("pods")),
-            let shape = mapShape(descriptor), shape.valueSize == UInt32(MemoryLayout<culvert_pod>.size)
-        {
-            let objects = try CaptureObjects.load(pins: pins)
-            // Connections that go on without us go on by TCP.
-            try? objects.control.set(culvert_control(), for: 0)
-            for cookie in objects.pods.keys { objects.release(cookie, pins: pins) }
+        let versions = pins.versions.map { ($0, PinnedVersion($0)) }
+        // Outbound first: nothing may be marked that is not steered.
+        for directory in pins.versions {
+            PinnedVersion.endShortcuts(directory)
+            for name in Pins.hooks { unlink("\(directory)/\(name)") }
         }
-        Files.removeTree(pins.nodeDirectory)
+        var failure: KernelError?
+        for (directory, version) in versions {
+            for link in Files.names(in: directory) where Pins.isLink(link) { unlink("\(directory)/\(link)") }
+            for (cookie, entry) in version?.entries ?? [:] {
+                failure = PinnedVersion.restore(entry.pod, cookie: cookie) ?? failure
+            }
+        }
+        // The maps remember what a namespace was like: they stay for another attempt.
+        if let failure { throw failure }
+        pins.remove()
         if let attachPoint = try? CgroupMount.attachPoint(options) {
             rmdir(ProxyCgroup.childPath(attachPoint: attachPoint, nodeName: options.nodeName))
         }
+        NodeLock.removeFiles(options)
     }
 }
 

@@ -6,6 +6,8 @@ internal import Glibc
 struct Pins: Sendable {
     let nodeDirectory: String
     let directory: String
+    /// Holds the directories of all nodes.
+    private let base: String
 
     private static let bpffsMagic: UInt64 = 0xcafe_4a11
 
@@ -28,6 +30,7 @@ struct Pins: Sendable {
         let safe = String(name.map { $0 == "." ? "_" : $0 })
         nodeDirectory = "\(options.bpffsPath)/culvert/\(safe)"
         directory = "\(nodeDirectory)/v\(CULVERT_ABI_VERSION)"
+        base = "\(options.bpffsPath)/culvert"
     }
 
     static func requireBPFFS(at path: String) throws(KernelError) {
@@ -48,7 +51,25 @@ struct Pins: Sendable {
     }
 
     func path(_ name: String) -> String { "\(directory)/\(name)" }
-    func lookupLink(slot: UInt32) -> String { path("lookup_\(slot)") }
+    func lookupLink(slot: UInt32) -> String { path(Self.lookupName(slot: slot)) }
+
+    static func lookupName(slot: UInt32) -> String { "lookup_\(slot)" }
+    /// The cgroup's hooks; what marks connections or gives out an alias comes first.
+    static let hooks =
+        ["connect4", "connect6", "getpeername4", "getpeername6", "sockops"]
+        + ["connect4", "connect6", "sendmsg4", "sendmsg6", "peername4", "peername6", "recvmsg4", "recvmsg6"].map {
+            "dns_\($0)"
+        }
+    static func isLink(_ name: String) -> Bool { hooks.contains(name) || name.hasPrefix("lookup_") }
+
+    /// Every directory of the node, of whatever version.
+    var versions: [String] { Files.names(in: nodeDirectory).map { "\(nodeDirectory)/\($0)" } }
+
+    /// Removes all pins of the node.
+    func remove() {
+        Files.removeTree(nodeDirectory)
+        rmdir(base)
+    }
 
     /// Pins left by slots that are not in `slots`.
     func staleLookupLinks(keeping slots: Set<UInt32>) -> [String] {
@@ -59,7 +80,5 @@ struct Pins: Sendable {
     }
 
     /// Pin directories of other ABI versions: a daemon before an upgrade left them.
-    var otherVersions: [String] {
-        Files.names(in: nodeDirectory).map { "\(nodeDirectory)/\($0)" }.filter { $0 != directory }
-    }
+    var otherVersions: [String] { versions.filter { $0 != directory } }
 }

@@ -49,3 +49,9 @@ func findNamespace(inode: UInt32) -> Descriptor? {
     }
     return nil
 }
+
+/// The cookie of the calling thread's network namespace; 0 where the kernel cannot say it.
+func currentNamespaceCookie() -> UInt64 {
+    var cookie: UInt64 = 0
+    return mesh_network_namespace_cookie(&cookie) == 0 ? cookie : 0
+}

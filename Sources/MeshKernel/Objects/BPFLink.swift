@@ -11,17 +11,28 @@ enum BPFLink {
 
     /// Attaches `program`, or, where `pin` already holds a link to the same target, replaces its program: every event
     /// runs wholly the old or wholly the new one.
+    ///
+    /// A program is replaced only by compare-and-swap, and only by one of the same name, which our programs keep from
+    /// version to version: whatever else somebody put there is left alone and reported.
     /// - Parameter target: what `Info.target` must say for the pinned link to be the right one.
     /// - Returns: whether a pinned link was taken over.
     static func attach(
         _ program: Descriptor, to descriptor: Int32, target: UInt64, type: bpf_attach_type, pin: String, what: String
     ) throws(KernelError) -> Bool {
-        if let old = open(pin), let info = info(old, type: type), info.target == target {
-            let code = bpf_link_update(old.raw, program.raw, nil)
-            if code == 0 { return true }
-            throw KernelError(
-                .attachRefused, "replacing the program of \(what)", at: pin, code: code,
-                remedy: "remove the pin and start again")
+        if let link = open(pin), let info = info(link, type: type), info.target == target {
+            guard let old = self.program(info.programID), let found = programName(old) else {
+                throw KernelError(
+                    .attachRefused, "reading the program of \(what)", at: pin,
+                    cause: "program \(info.programID) cannot be opened", remedy: "run with CAP_SYS_ADMIN")
+            }
+            guard found == programName(program) else {
+                throw KernelError(
+                    .attachRefused, "replacing the program of \(what)", at: pin,
+                    cause: "somebody put another program there: \(found) (program \(info.programID))",
+                    remedy: "find out who did; remove the pin to have it attached anew")
+            }
+            try replace(old, by: program, of: link, pin: pin, what: what)
+            return true
         }
         let raw = bpf_link_create(program.raw, descriptor, type, nil)
         guard raw >= 0 else {
@@ -36,6 +47,28 @@ enum BPFLink {
         unlink(pin)
         try self.pin(link, at: pin)
         return false
+    }
+
+    /// Replaces the program of a link if it is still `old`.
+    static func replace(
+        _ old: Descriptor, by program: Descriptor, of link: Descriptor, pin: String, what: String
+    ) throws(KernelError) {
+        var options = bpf_link_update_opts()
+        options.sz = MemoryLayout<bpf_link_update_opts>.size
+        options.flags = UInt32(BPF_F_REPLACE)
+        options.old_prog_fd = UInt32(bitPattern: old.raw)
+        let code = bpf_link_update(link.raw, program.raw, &options)
+        if code == 0 { return }
+        // What the kernel says when the program is another than the one expected.
+        guard code != -EPERM else {
+            throw KernelError(
+                .attachRefused, "replacing the program of \(what)", at: pin,
+                cause: "somebody else replaced it in the same moment",
+                remedy: "see that one daemon runs for this node, then start again")
+        }
+        throw KernelError(
+            .attachRefused, "replacing the program of \(what)", at: pin, code: code,
+            remedy: "remove the pin and start again")
     }
 
     static func pin(_ descriptor: Descriptor, at path: String) throws(KernelError) {
@@ -71,11 +104,15 @@ enum BPFLink {
 
     struct QueryError: Error { let code: Int32 }
 
-    /// The name a program was loaded with, at most 15 bytes.
-    static func programName(_ id: UInt32) -> String? {
+    static func program(_ id: UInt32) -> Descriptor? {
         let raw = bpf_prog_get_fd_by_id(id)
-        guard raw >= 0 else { return nil }
-        let program = Descriptor(adopting: raw)
+        return raw >= 0 ? Descriptor(adopting: raw) : nil
+    }
+
+    /// The name a program was loaded with, at most 15 bytes.
+    static func programName(_ id: UInt32) -> String? { program(id).flatMap(programName) }
+
+    static func programName(_ program: Descriptor) -> String? {
         var info = bpf_prog_info()
         var size = UInt32(MemoryLayout<bpf_prog_info>.size)
         guard bpf_obj_get_info_by_fd(program.raw, &info, &size) == 0 else { return nil }

@@ -39,7 +39,7 @@ final class RedirectCapture: Sendable {
         // For its check of the node's name, which becomes a path here as well.
         _ = try Pins(options)
         _ = try NftProgram.path()
-        lock = try NodeLock.take(options)
+        lock = try NodeLock.take(options, pins: nil)
         let records = RedirectRecords(options, level: .l3)
         try records.make()
         self.options = options
@@ -145,6 +145,7 @@ final class RedirectCapture: Sendable {
         }
         state.withLock { $0.closed = true }
         records.finish()
+        NodeLock.removeFiles(options)
         if let failure { throw failure }
     }
 

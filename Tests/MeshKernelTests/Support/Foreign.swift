@@ -36,6 +36,26 @@ enum Foreign {
             signal.pause()
             """#
 
+    /// Arguments: the pin of a connect hook's link. Replaces the link's program by one named `intruder`.
+    static let replacing =
+        library + #"""
+            link = check(bpf.bpf_obj_get(sys.argv[1].encode()), 'opening the pin')
+            check(bpf.bpf_link_update(link, load(18, 'intruder', ALLOW, 10), None), 'replacing the program')
+            """#
+
+    /// Arguments: a cgroup, then network namespaces. Prints how many programs hang at the cgroup itself, by attach type,
+    /// and how many lookup programs in every namespace.
+    static let census =
+        library + #"""
+            def count(path, kind):
+                number, ids = ctypes.c_uint32(64), (ctypes.c_uint32 * 64)()
+                target = os.open(path, os.O_RDONLY)
+                check(bpf.bpf_prog_query(target, kind, 0, None, ids, ctypes.byref(number)), 'asking for programs')
+                return number.value
+            print([(kind, count(sys.argv[1], kind)) for kind in (3, 10, 11, 14, 15, 19, 20, 29, 30)])
+            print([(path, count(path, 36)) for path in sys.argv[2:]])
+            """#
+
     /// The experiment of P12: what a receiver in a sockmap says of five bytes, as JSON; with `verdict` also with a
     /// verdict program that does nothing.
     static let sockmap =

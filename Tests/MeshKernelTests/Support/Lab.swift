@@ -108,6 +108,22 @@ final class Lab {
         servers = []
     }
 
+    /// Rules, routes, settings and filters of a namespace, the workload's if none is named, as other programs see them.
+    /// Without link-local IPv6: those addresses come up some time after their device.
+    func surroundings(of namespace: String? = nil) throws -> String {
+        let namespace = namespace ?? pod
+        var text = try shell("ip netns exec \(namespace) nft list ruleset")
+        for family in ["-4", "-6"] {
+            text += try shell("ip -n \(namespace) \(family) rule")
+            text += try shell("ip -n \(namespace) \(family) route show table all")
+        }
+        for setting in ["ipv4.tcp_fwmark_accept", "ipv4.fwmark_reflect", "ipv6.fwmark_reflect"] {
+            text += try shell("ip netns exec \(namespace) sysctl net.\(setting)")
+        }
+        return text.split(separator: "\n").filter { !$0.contains("fe80:") && !$0.contains("ff00:") }.joined(
+            separator: "\n")
+    }
+
     // MARK: the proxy's side
 
     func namespace(_ name: String) throws -> NetworkNamespace { try NetworkNamespace(path: "/run/netns/\(name)") }

@@ -60,18 +60,5 @@ final class LevelFixture {
         }
     }
 
-    /// Rules, routes, settings and filters of the workload's namespace, as other programs see them. Without link-local
-    /// IPv6: those addresses come up some time after their device.
-    func surroundings() throws -> String {
-        var text = try shell("ip netns exec \(lab.pod) nft list ruleset")
-        for family in ["-4", "-6"] {
-            text += try shell("ip -n \(lab.pod) \(family) rule")
-            text += try shell("ip -n \(lab.pod) \(family) route show table all")
-        }
-        for setting in ["ipv4.tcp_fwmark_accept", "ipv4.fwmark_reflect", "ipv6.fwmark_reflect"] {
-            text += try shell("ip netns exec \(lab.pod) sysctl net.\(setting)")
-        }
-        return text.split(separator: "\n").filter { !$0.contains("fe80:") && !$0.contains("ff00:") }.joined(
-            separator: "\n")
-    }
+    func surroundings() throws -> String { try lab.surroundings() }
 }

@@ -9,6 +9,7 @@ final class Proxy {
     private(set) var outbound: [Int32] = []
     private(set) var inbound: [Int32] = []
     private(set) var tunnel: [Int32] = []
+    private var dns: [Int32] = []
     private let namespace: NetworkNamespace
     private let isTranslated: Bool
 
@@ -36,8 +37,17 @@ final class Proxy {
 
     /// As a killed daemon's sockets close.
     func close() {
-        for socket in outbound + inbound + tunnel { Socket.close(socket) }
-        (outbound, inbound, tunnel) = ([], [], [])
+        for socket in outbound + inbound + tunnel + dns { Socket.close(socket) }
+        (outbound, inbound, tunnel, dns) = ([], [], [], [])
+    }
+
+    /// Has the workload's DNS captured.
+    func captureDNS(of workload: ObjectName, by capture: KernelCapture) throws {
+        let socket = try namespace.run { () throws(SystemError) in
+            try Socket.bindDatagrams(port: CaptureConstants.dnsPort)
+        }
+        dns.append(socket)
+        try capture.captureDNS(of: workload, namespace: namespace.descriptor, socket: socket)
     }
 
     private func listen(_ port: UInt16, _ options: ListenOptions) throws -> Int32 {
