@@ -196,24 +196,24 @@ final class DirectTraffic: Sendable {
         accelerated.add(records.reduce(0) { $0 &+ $1.bytesAccelerated }, ordering: .relaxed)
         let closed = state.withLock { state in
             let names = Set(state.live.map(\.name))
-            return records.map { record -> (DirectRecord, Reason, ObjectName?) in
-                let ends = Ends(source: record.source, destination: record.destination)
-                if let policy = state.ended.removeValue(forKey: ends) { return (record, .policyChanged, policy) }
-                if !record.isEstablished { return (record, .upstreamConnectFailed, nil) }
-                if record.isOrderly { return (record, .none, nil) }
+            return records.map { record in
+                if !state.ended.isEmpty,
+                    let policy = state.ended.removeValue(
+                        forKey: Ends(source: record.source, destination: record.destination))
+                {
+                    return record.connection(.policyChanged, policy)
+                }
+                if !record.isEstablished { return record.connection(.upstreamConnectFailed) }
+                if record.isOrderly { return record.connection(.none) }
                 let isGone = [record.source.ip, record.destination.ip].contains { address in
                     guard let name = state.snapshot?.workload(at: address)?.name else { return true }
                     return !names.contains(name)
                 }
-                return (record, isGone ? .workloadGone : .reset, nil)
+                return record.connection(isGone ? .workloadGone : .reset)
             }
         }
         // One core counts them all: they need none of its time but this.
-        plane.post(to: 0) { hub in
-            for (record, reason, policy) in closed {
-                hub.closedDirect(record.connection(in: hub.snapshot, reason, policy))
-            }
-        }
+        plane.post(to: 0) { hub in hub.closedDirect(closed) }
     }
 }
 
@@ -225,23 +225,10 @@ private final class RingBox: @unchecked Sendable {
 }
 
 extension DirectRecord {
-    fileprivate func connection(
-        in snapshot: MeshSnapshot, _ reason: Reason, _ policy: ObjectName?
-    ) -> DirectConnection {
-        var record = ConnectionRecord(
-            direction: .outbound, source: source, destination: service ?? destination, startedAt: startedAt)
-        record.destinationService = service.flatMap { snapshot.service(at: $0.ip) }
-        record.sourceWorkload = snapshot.workload(at: source.ip)
-        record.sourceIdentity = record.sourceWorkload?.identity
-        record.destinationWorkload = snapshot.workload(at: destination.ip)
-        record.destinationIdentity = record.destinationWorkload?.identity
-        record.isSameNode = true
-        record.bytesFromDownstream = bytesSent
-        record.bytesFromUpstream = bytesReceived
-        record.reason = reason
-        record.policy = policy
-        return DirectConnection(
-            record: record, isEstablished: isEstablished, endedAt: endedAt,
-            roundTripMicroseconds: roundTripMicroseconds, retransmits: retransmits)
+    fileprivate func connection(_ reason: Reason, _ policy: ObjectName? = nil) -> DirectConnection {
+        DirectConnection(
+            source: source, destination: destination, service: service, startedAt: startedAt, endedAt: endedAt,
+            isEstablished: isEstablished, bytesFromClient: bytesSent, bytesToClient: bytesReceived,
+            roundTripMicroseconds: roundTripMicroseconds, retransmits: retransmits, reason: reason, policy: policy)
     }
 }

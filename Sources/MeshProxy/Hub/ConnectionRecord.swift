@@ -58,22 +58,61 @@ public struct ConnectionRecord: Sendable {
 
 /// A connection that went without the proxy, when it is over (tier T1).
 public struct DirectConnection: Sendable {
-    public var record: ConnectionRecord
-    public var isEstablished: Bool
-    /// On the clock of `record.startedAt`, in nanoseconds.
+    /// What decides which workloads and which service it belongs to; thousands of connections have it in common.
+    struct Ends: Hashable {
+        let source: IPAddress
+        let destination: IPAddress
+        let service: SocketAddress?
+    }
+
+    public var source: SocketAddress
+    /// The workload's own address.
+    public var destination: SocketAddress
+    /// What the application asked for, when that was a service.
+    public var service: SocketAddress?
+    /// In nanoseconds on the clock of the core, like `endedAt`.
+    public var startedAt: UInt64
     public var endedAt: UInt64
+    public var isEstablished: Bool
+    public var bytesFromClient: UInt64
+    public var bytesToClient: UInt64
     /// Smoothed, at the end; 0 when none was measured.
     public var roundTripMicroseconds: UInt32
     public var retransmits: UInt32
+    public var reason: Reason
+    public var policy: ObjectName?
 
     public init(
-        record: ConnectionRecord, isEstablished: Bool, endedAt: UInt64, roundTripMicroseconds: UInt32,
-        retransmits: UInt32
+        source: SocketAddress, destination: SocketAddress, service: SocketAddress?, startedAt: UInt64, endedAt: UInt64,
+        isEstablished: Bool, bytesFromClient: UInt64, bytesToClient: UInt64, roundTripMicroseconds: UInt32,
+        retransmits: UInt32, reason: Reason, policy: ObjectName?
     ) {
-        self.record = record
-        self.isEstablished = isEstablished
+        self.source = source
+        self.destination = destination
+        self.service = service
+        self.startedAt = startedAt
         self.endedAt = endedAt
+        self.isEstablished = isEstablished
+        self.bytesFromClient = bytesFromClient
+        self.bytesToClient = bytesToClient
         self.roundTripMicroseconds = roundTripMicroseconds
         self.retransmits = retransmits
+        self.reason = reason
+        self.policy = policy
+    }
+
+    var ends: Ends { Ends(source: source.ip, destination: destination.ip, service: service) }
+
+    /// What is known of it by its ends alone.
+    func record(in snapshot: MeshSnapshot) -> ConnectionRecord {
+        var record = ConnectionRecord(
+            direction: .outbound, source: source, destination: service ?? destination, startedAt: startedAt)
+        record.destinationService = service.flatMap { snapshot.service(at: $0.ip) }
+        record.sourceWorkload = snapshot.workload(at: source.ip)
+        record.sourceIdentity = record.sourceWorkload?.identity
+        record.destinationWorkload = snapshot.workload(at: destination.ip)
+        record.destinationIdentity = record.destinationWorkload?.identity
+        record.isSameNode = true
+        return record
     }
 }

@@ -20,19 +20,6 @@ public final class CoreTelemetry {
     }
 
     func closed(_ record: ConnectionRecord, wasOpen: Bool, now: UInt64) {
-        log.append(count(record, wasOpen: wasOpen, now: now))
-    }
-
-    /// Its opening and its end are counted at once: the kernel reports no more than the end.
-    func closed(_ connection: DirectConnection) {
-        if connection.isEstablished { opened(connection.record) }
-        var line = count(connection.record, wasOpen: connection.isEstablished, now: connection.endedAt)
-        line.kernel = .init(
-            roundTripMicroseconds: connection.roundTripMicroseconds, retransmits: connection.retransmits)
-        log.append(line)
-    }
-
-    private func count(_ record: ConnectionRecord, wasOpen: Bool, now: UInt64) -> AccessLogRecord {
         for labels in allLabels(record) {
             let series = metrics.connections(labels)
             // A refused connection was opened too, as far as its client could see.
@@ -41,9 +28,61 @@ public final class CoreTelemetry {
                 fromClient: Int(record.bytesFromDownstream), toClient: Int(record.bytesFromUpstream))
             series.closed(record.reason)
         }
+        var line = line(of: record)
+        line.end(record.reason, wasOpen: wasOpen, after: now - record.startedAt)
+        line.error = record.error ?? line.error
+        line.policy = record.policy
+        log.append(line)
+    }
+
+    /// Their openings and ends are counted at once: the kernel reports no more than the ends.
+    func closed(_ connections: [DirectConnection], in snapshot: MeshSnapshot) {
+        // Found once for all connections of a pair: of short ones there are thousands.
+        var known: [DirectConnection.Ends: Pair] = [:]
+        for connection in connections {
+            let pair: Pair
+            if let found = known[connection.ends] {
+                pair = found
+            } else {
+                let record = connection.record(in: snapshot)
+                pair = Pair(series: allLabels(record).map(metrics.connections), line: line(of: record))
+                known[connection.ends] = pair
+            }
+            for series in pair.series {
+                series.opened()
+                series.transferred(
+                    fromClient: Int(connection.bytesFromClient), toClient: Int(connection.bytesToClient))
+                series.closed(connection.reason)
+            }
+            var line = pair.line
+            line.time = .now()
+            line.source = connection.source
+            line.destination = connection.service ?? connection.destination
+            line.bytesFromClient = connection.bytesFromClient
+            line.bytesToClient = connection.bytesToClient
+            line.end(
+                connection.reason, wasOpen: connection.isEstablished, after: connection.endedAt - connection.startedAt)
+            line.policy = connection.policy
+            line.kernel = .init(
+                roundTripMicroseconds: connection.roundTripMicroseconds, retransmits: connection.retransmits)
+            log.append(line)
+        }
+    }
+
+    /// What connections between the same ends have in common.
+    private final class Pair {
+        let series: [ConnectionSeries]
+        let line: AccessLogRecord
+
+        init(series: [ConnectionSeries], line: AccessLogRecord) {
+            self.series = series
+            self.line = line
+        }
+    }
+
+    private func line(of record: ConnectionRecord) -> AccessLogRecord {
         var line = AccessLogRecord(
-            time: .now(), event: wasOpen || record.reason == .none ? .connectionComplete : .connectionFailed,
-            direction: record.direction == .inbound ? .inbound : .outbound)
+            time: .now(), event: .connectionComplete, direction: record.direction == .inbound ? .inbound : .outbound)
         line.source = record.source
         line.sourceWorkload = record.sourceWorkload?.name
         line.destination = record.destination
@@ -56,10 +95,6 @@ public final class CoreTelemetry {
         }
         line.bytesFromClient = record.bytesFromDownstream
         line.bytesToClient = record.bytesFromUpstream
-        line.durationNanoseconds = now - record.startedAt
-        line.error = record.error ?? (record.reason == .none ? nil : record.reason.sentence)
-        line.reason = record.reason
-        line.policy = record.policy
         return line
     }
 
@@ -78,6 +113,15 @@ public final class CoreTelemetry {
             reporter: reporter, source: Party(record.sourceWorkload, principal: record.sourceIdentity),
             destination: Party(record.destinationWorkload, principal: record.destinationWorkload?.identity),
             service: record.destinationService?.name, mutualTLS: record.isMutualTLS)
+    }
+}
+
+extension AccessLogRecord {
+    fileprivate mutating func end(_ reason: Reason, wasOpen: Bool, after nanoseconds: UInt64) {
+        event = wasOpen || reason == .none ? .connectionComplete : .connectionFailed
+        durationNanoseconds = nanoseconds
+        error = reason == .none ? nil : reason.sentence
+        self.reason = reason
     }
 }
 

@@ -211,8 +211,8 @@ open class ProxyCore {
 
     // MARK: Records
 
-    /// Takes the record of a connection that the kernel carried.
-    public func closedDirect(_ connection: DirectConnection) { telemetry.closed(connection) }
+    /// Takes the records of connections that the kernel carried.
+    public func closedDirect(_ connections: [DirectConnection]) { telemetry.closed(connections, in: snapshot) }
 
     func opened(_ record: ConnectionRecord) { telemetry.opened(record) }
 

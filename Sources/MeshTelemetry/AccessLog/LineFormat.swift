@@ -67,7 +67,7 @@ struct LineEncoder: ~Copyable {
             bytes.append(UInt8(ascii: ":"))
         case .text:
             if !isFirstField { bytes.append(UInt8(ascii: " ")) }
-            bytes.append(contentsOf: name.utf8)
+            escaped(name)
             bytes.append(UInt8(ascii: "="))
         }
         isFirstField = false
@@ -83,22 +83,35 @@ struct LineEncoder: ~Copyable {
         bytes.append(UInt8(ascii: "\""))
     }
 
-    /// RFC 8259 §7; DEL is escaped too, as terminals act on it.
+    /// RFC 8259 §7; DEL is escaped too, as terminals act on it. Almost all text needs no escape and is copied whole.
     private mutating func escaped(_ text: String) {
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                bytes.append(UInt8(ascii: "\\"))
-                bytes.append(byte)
-            case UInt8(ascii: "\n"): literal("\\n")
-            case UInt8(ascii: "\r"): literal("\\r")
-            case UInt8(ascii: "\t"): literal("\\t")
-            case 0..<0x20, 0x7f:
-                literal("\\u00")
-                bytes.append(LineEncoder.hexadecimal(byte >> 4))
-                bytes.append(LineEncoder.hexadecimal(byte & 0xf))
-            default: bytes.append(byte)
+        var text = text
+        text.withUTF8 { text in
+            if text.contains(where: LineEncoder.isSpecial) {
+                for byte in text { escaped(byte) }
+            } else {
+                bytes.append(contentsOf: text)
             }
+        }
+    }
+
+    private static func isSpecial(_ byte: UInt8) -> Bool {
+        byte < 0x20 || byte == 0x7f || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\")
+    }
+
+    private mutating func escaped(_ byte: UInt8) {
+        switch byte {
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+            bytes.append(UInt8(ascii: "\\"))
+            bytes.append(byte)
+        case UInt8(ascii: "\n"): literal("\\n")
+        case UInt8(ascii: "\r"): literal("\\r")
+        case UInt8(ascii: "\t"): literal("\\t")
+        case 0..<0x20, 0x7f:
+            literal("\\u00")
+            bytes.append(LineEncoder.hexadecimal(byte >> 4))
+            bytes.append(LineEncoder.hexadecimal(byte & 0xf))
+        default: bytes.append(byte)
         }
     }
 
