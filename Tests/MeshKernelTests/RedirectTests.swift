@@ -94,6 +94,42 @@ struct RedirectTests {
         }
     }
 
+    /// Without the record nobody would know how the namespace was.
+    @Test func whatCannotBePutBackIsRememberedUntilItCan() throws {
+        try LevelFixture.with(.l3) { fixture in
+            let options = fixture.lab.options
+            let before = try fixture.surroundings()
+            try fixture.attach()
+            let captured = try fixture.surroundings()
+            let records = RedirectRecords(options, level: .l3)
+            try withoutChanges(in: "\(options.runtimeDirectory).bin") {
+                #expect(throws: KernelError.self) { try fixture.capture.uninstall() }
+                fixture.kill()
+                #expect(records.load().map(\.workload) == [fixture.lab.name])
+                #expect(throws: KernelError.self) { try NodeCapture.uninstall(options: options) }
+            }
+            #expect(records.load().map(\.workload) == [fixture.lab.name])
+            #expect(try fixture.surroundings() == captured)
+            try NodeCapture.uninstall(options: options)
+            #expect(try fixture.surroundings() == before)
+            #expect(!records.exist)
+        }
+    }
+
+    /// The `nft` that is found meanwhile lists but changes nothing.
+    private func withoutChanges(in folder: String, _ body: () throws -> Void) throws {
+        let real = try NftProgram.path()
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try "#!/bin/sh\n[ \"$1\" = list ] || exit 1\nexec \(real) \"$@\"\n".write(
+            toFile: "\(folder)/nft", atomically: false, encoding: .utf8)
+        chmod("\(folder)/nft", 0o755)
+        let path = String(cString: getenv("PATH"))
+        setenv("PATH", "\(folder):\(path)", 1)
+        defer { setenv("PATH", path, 1) }
+        try body()
+    }
+
     @Test func recordsAreReadAsTheyWereWritten() throws {
         let record = RedirectRecord(
             workload: ObjectName(namespace: "default", name: "shop"), inode: 4_026_532_000,
