@@ -229,6 +229,7 @@ extension DirectRecord {
         DirectConnection(
             source: source, destination: destination, service: service, startedAt: startedAt, endedAt: endedAt,
             isEstablished: isEstablished, bytesFromClient: bytesSent, bytesToClient: bytesReceived,
-            roundTripMicroseconds: roundTripMicroseconds, retransmits: retransmits, reason: reason, policy: policy)
+            roundTripMicroseconds: roundTripMicroseconds, retransmits: retransmits, bytesAccelerated: bytesAccelerated,
+            reason: reason, policy: policy)
     }
 }

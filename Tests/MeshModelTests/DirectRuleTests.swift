@@ -122,6 +122,29 @@ struct DirectRuleTests {
         #expect(found > 20)
     }
 
+    @Test("accelerated where both workloads ask for it, or the mesh for those that say nothing")
+    func acceleration() throws {
+        for ofMesh in [AccelerationMode.off, .sockmap] {
+            for ofSource in [nil, AccelerationMode.off, .sockmap] {
+                for ofDestination in [nil, AccelerationMode.off, .sockmap] {
+                    var settings = MeshSettings()
+                    settings.acceleration = ofMesh
+                    var ends = [workload("a/one", "10.0.0.1"), workload("a/two", "10.0.0.2")]
+                    (ends[0].acceleration, ends[1].acceleration) = (ofSource, ofDestination)
+                    let both = [ofSource ?? ofMesh, ofDestination ?? ofMesh] == [.sockmap, .sockmap]
+                    let mesh = MeshSnapshot(settings: settings, workloads: ends)
+                    let found = try #require(rule(mesh))
+                    #expect(found.isAccelerated == both, "\(ofMesh) \(String(describing: (ofSource, ofDestination)))")
+                    // It says nothing about who may.
+                    let refused = MeshSnapshot(
+                        settings: settings, workloads: ends, authorizationPolicies: [allow([443])])
+                    #expect(
+                        rule(refused) == DirectRule(isDirect: false, exceptions: [443], isAccelerated: both))
+                }
+            }
+        }
+    }
+
     @Test("without policy every port but the proxy's own")
     func open() {
         #expect(rule(mesh()) == DirectRule(isDirect: true, exceptions: [53, 15001, 15006, 15008, 15053]))

@@ -57,6 +57,17 @@ struct AccessLogTests {
                 + "reason=\"policy_deny\" policy=\"default/deny\"\n")
     }
 
+    @Test("What the kernel carried says its tier, and how much of it bypassed TCP")
+    func kernel() {
+        var record = Self.record()
+        record.kernel = .init(roundTripMicroseconds: 70, retransmits: 2)
+        #expect(Self.line(record, .text).hasSuffix(" reason=\"-\" tier=\"direct\" srtt=\"70us\" retransmits=2\n"))
+        record.kernel = .init(roundTripMicroseconds: 70, retransmits: 0, bytesAccelerated: 25)
+        #expect(
+            Self.line(record, .text).hasSuffix(
+                " tier=\"sockmap\" srtt=\"70us\" retransmits=0 bytes_accelerated=25\n"))
+    }
+
     @Test("Bytes are told from the side of the workload the proxy serves")
     func sides() {
         #expect(Self.line(Self.record(.outbound), .text).contains("bytes_sent=10 bytes_recv=20"))

@@ -56,7 +56,7 @@ public struct ConnectionRecord: Sendable {
     }
 }
 
-/// A connection that went without the proxy, when it is over (tier T1).
+/// A connection that went without the proxy, when it is over (tiers T1 and T2).
 public struct DirectConnection: Sendable {
     /// What decides which workloads and which service it belongs to; thousands of connections have it in common.
     struct Ends: Hashable {
@@ -79,13 +79,15 @@ public struct DirectConnection: Sendable {
     /// Smoothed, at the end; 0 when none was measured.
     public var roundTripMicroseconds: UInt32
     public var retransmits: UInt32
+    /// How many bytes of both directions bypassed TCP.
+    public var bytesAccelerated: UInt64
     public var reason: Reason
     public var policy: ObjectName?
 
     public init(
         source: SocketAddress, destination: SocketAddress, service: SocketAddress?, startedAt: UInt64, endedAt: UInt64,
         isEstablished: Bool, bytesFromClient: UInt64, bytesToClient: UInt64, roundTripMicroseconds: UInt32,
-        retransmits: UInt32, reason: Reason, policy: ObjectName?
+        retransmits: UInt32, bytesAccelerated: UInt64, reason: Reason, policy: ObjectName?
     ) {
         self.source = source
         self.destination = destination
@@ -97,6 +99,7 @@ public struct DirectConnection: Sendable {
         self.bytesToClient = bytesToClient
         self.roundTripMicroseconds = roundTripMicroseconds
         self.retransmits = retransmits
+        self.bytesAccelerated = bytesAccelerated
         self.reason = reason
         self.policy = policy
     }

@@ -64,7 +64,8 @@ public final class CoreTelemetry {
                 connection.reason, wasOpen: connection.isEstablished, after: connection.endedAt - connection.startedAt)
             line.policy = connection.policy
             line.kernel = .init(
-                roundTripMicroseconds: connection.roundTripMicroseconds, retransmits: connection.retransmits)
+                roundTripMicroseconds: connection.roundTripMicroseconds, retransmits: connection.retransmits,
+                bytesAccelerated: connection.bytesAccelerated)
             log.append(line)
         }
     }

@@ -38,10 +38,13 @@ public struct AccessLogRecord: Sendable {
         public var roundTripMicroseconds: UInt32
         /// Segments that the client sent again.
         public var retransmits: UInt32
+        /// How many bytes of both directions bypassed TCP; 0 for a connection that was not accelerated.
+        public var bytesAccelerated: UInt64
 
-        public init(roundTripMicroseconds: UInt32, retransmits: UInt32) {
+        public init(roundTripMicroseconds: UInt32, retransmits: UInt32, bytesAccelerated: UInt64 = 0) {
             self.roundTripMicroseconds = roundTripMicroseconds
             self.retransmits = retransmits
+            self.bytesAccelerated = bytesAccelerated
         }
     }
 
@@ -111,9 +114,10 @@ extension AccessLogRecord {
         line.field("reason", reason.rawValue)
         line.field("policy", policy?.description)
         if let kernel {
-            line.field("tier", "direct")
+            line.field("tier", kernel.bytesAccelerated > 0 ? "sockmap" : "direct")
             line.field("srtt", "\(kernel.roundTripMicroseconds)us")
             line.field("retransmits", UInt64(kernel.retransmits))
+            if kernel.bytesAccelerated > 0 { line.field("bytes_accelerated", kernel.bytesAccelerated) }
         }
         if let request {
             line.field("method", request.method)
