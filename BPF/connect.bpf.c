@@ -10,7 +10,6 @@
 #include <asm/socket.h>
 #include <linux/bpf.h>
 #include <linux/errno.h>
-#include <linux/in.h>
 
 #include <bpf/bpf_helpers.h>
 
@@ -19,19 +18,9 @@
 #include "culvert_abi.h"
 #include "direct.h"
 #include "excluded.h"
+#include "hooks.h"
 #include "leg.h"
 #include "maps.h"
-
-#define ALLOW 1
-#define REFUSE 0
-#define SOCKET_STREAM 1 /* <linux/net.h> keeps SOCK_STREAM from user space */
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, CULVERT_MAX_PROXY_CGROUPS);
-    __type(key, __u64);
-    __type(value, __u32);
-} proxy_cg SEC(".maps");
 
 /* No program reads it: a restarted daemon learns from it whose captures it takes over. */
 struct {
@@ -41,17 +30,6 @@ struct {
     __type(key, __u64);
     __type(value, struct culvert_name);
 } names SEC(".maps");
-
-const volatile struct culvert_connect_config config = {};
-
-static __always_inline int refuse(__u32 slot, enum culvert_event event, int error)
-{
-    count(slot, event);
-    /* The branch is dead code for the verifier where the helper does not exist; return 0 alone means EPERM. */
-    if (config.refuse_with_errno)
-        bpf_set_retval(-error);
-    return REFUSE;
-}
 
 static __always_inline bool has_listener(__u32 slot)
 {
@@ -93,17 +71,16 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
     __u64 namespace_cookie = bpf_get_netns_cookie(ctx);
     struct culvert_pod *pod = bpf_map_lookup_elem(&pods, &namespace_cookie);
     __u32 mark = CULVERT_MARK_CAPTURED;
-    __u64 cgroup;
 
+    answer_question(ctx, namespace_cookie);
     if (!pod || !(pod->flags & CULVERT_POD_ACTIVE)) {
         note_probe(ctx, destination);
         return ALLOW;
     }
-    if (ctx->type != SOCKET_STREAM || ctx->protocol != IPPROTO_TCP)
+    if (!is_tcp(ctx))
         return ALLOW;
 
-    cgroup = bpf_get_current_cgroup_id();
-    if (bpf_map_lookup_elem(&proxy_cg, &cgroup)) {
+    if (is_proxy()) {
         if (config.notes_legs && !note_leg(ctx, pod->slot))
             return refuse(pod->slot, CULVERT_EVENT_REFUSED_LEG, EAGAIN);
         count(pod->slot, CULVERT_EVENT_EXEMPT_PROXY);
@@ -111,8 +88,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culver
     }
     if (ctx->sk)
         forget_decision(ctx->sk);
-    if (address_is_loopback(destination) || address_is_unspecified(destination) ||
-        address_is_multicast(destination) || address_in(destination, pod->own, pod->own_count)) {
+    if (stays_inside(pod, destination)) {
         count(pod->slot, CULVERT_EVENT_EXEMPT_LOCAL);
         return ALLOW;
     }

@@ -15,10 +15,9 @@
 
 #include "address.h"
 #include "culvert_abi.h"
+#include "hooks.h"
 #include "maps.h"
 
-#define ALLOW 1
-#define REFUSE 0
 #define SOCKET_DATAGRAM 2 /* <linux/net.h> keeps SOCK_DGRAM from user space */
 
 struct {
@@ -35,16 +34,6 @@ struct {
     __type(key, __u32);
     __type(value, struct culvert_address);
 } dns_servers SEC(".maps");
-
-/* The connect hooks' own. */
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, CULVERT_MAX_PROXY_CGROUPS);
-    __type(key, __u64);
-    __type(value, __u32);
-} proxy_cg SEC(".maps");
-
-const volatile struct culvert_connect_config config = {};
 
 static __always_inline bool has_server(__u32 slot)
 {
@@ -99,13 +88,10 @@ static __always_inline enum decision decide(struct bpf_sock_addr *ctx, const str
     if (!pod || address_is_loopback(server) || address_is_unspecified(server) || address_is_multicast(server) ||
         address_is_link_local_v6(server))
         return DECIDED_ALLOW;
-    key = bpf_get_current_cgroup_id();
-    if (bpf_map_lookup_elem(&proxy_cg, &key))
+    if (is_proxy())
         return DECIDED_ALLOW;
     if (!has_server(pod->slot)) {
-        count(pod->slot, CULVERT_EVENT_DNS_REFUSED);
-        if (config.refuse_with_errno)
-            bpf_set_retval(-ECONNREFUSED);
+        refuse(pod->slot, CULVERT_EVENT_DNS_REFUSED, ECONNREFUSED);
         return DECIDED_REFUSE;
     }
     *alias = ~0u;

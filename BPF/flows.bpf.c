@@ -13,6 +13,7 @@
 #include "culvert_abi.h"
 #include "enrol.h"
 #include "maps.h"
+#include "tuple.h"
 
 #define DONE 1
 #define FIN_RECEIVED 1
@@ -24,17 +25,6 @@ struct {
 } closed SEC(".maps");
 
 const volatile struct culvert_flows_config config = {};
-
-static __always_inline void note_addresses(struct bpf_sock_ops *ctx, struct culvert_tuple *tuple)
-{
-    tuple->client = address_pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1],
-                                 ctx->local_ip6[2], ctx->local_ip6[3]);
-    tuple->server = address_pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1],
-                                 ctx->remote_ip6[2], ctx->remote_ip6[3]);
-    tuple->client_port = ctx->local_port;
-    tuple->server_port = bpf_ntohl(ctx->remote_port);
-    tuple->padding = 0;
-}
 
 /* All of the connection is known and its SYN is about to be made. */
 static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socket *socket)

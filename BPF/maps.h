@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The maps both kinds of program share; the loader makes every object use the pinned ones. */
+/* The maps that capture by sk_lookup (L0, L1) shares between its programs; the loader makes every object use the pinned
+ * ones. */
 #pragma once
 
 #include <linux/bpf.h>
@@ -7,6 +8,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "culvert_abi.h"
+#include "workloads.h"
 
 /* Listening sockets of the proxy inside the pods. An entry disappears by itself when its listener closes, so a killed
  * daemon leaves empty slots behind, never stale ones. Eight-byte values let the daemon read socket cookies back. */
@@ -16,15 +18,6 @@ struct {
     __type(key, __u32);
     __type(value, __u64);
 } lst SEC(".maps");
-
-/* One entry a workload, made by the daemon before the workload's programs run. */
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-    __uint(max_entries, CULVERT_MAX_PODS + 1);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, __u32);
-    __type(value, struct culvert_counters);
-} stats SEC(".maps");
 
 /* Connections that the lookup program at the server's side lets through. An entry goes when its client's socket closes:
  * with SYN cookies the last ACK of the handshake is looked up once more. */
@@ -51,14 +44,6 @@ struct {
     __type(value, struct culvert_socket);
 } sockets SEC(".maps");
 
-/* The workloads captured here, by the cookie of their network namespace. */
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, CULVERT_MAX_PODS);
-    __type(key, __u64);
-    __type(value, struct culvert_pod);
-} pods SEC(".maps");
-
 /* Which workload of this node has an address. */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -74,15 +59,6 @@ struct {
     __type(key, __u32);
     __type(value, struct culvert_control);
 } control SEC(".maps");
-
-static __always_inline void count(__u32 slot, enum culvert_event event)
-{
-    struct culvert_counters *counters = bpf_map_lookup_elem(&stats, &slot);
-
-    /* A workload that is being taken away may miss. */
-    if (counters)
-        counters->events[event] += 1;
-}
 
 static __always_inline __u64 *live_flows(void)
 {

@@ -51,17 +51,18 @@ struct NodeAdmin {
                 registry.set(
                     1, of: MetricKey("culvert_capture_level", [.init("level", kernel.level.rawValue)]),
                     help: "1 for the level capture works at")
-                if let programs = kernel.programs {
-                    registry.set(
-                        Int64(programs.followedFlows), of: MetricKey("culvert_direct_connections"),
-                        help: "Same-node connections open now that go without the proxy")
-                    let statistics = programs.statistics()
+                if let statistics = kernel.statistics() {
                     for event in CaptureEvent.allCases {
                         registry.setTotal(
                             statistics[event],
                             of: MetricKey("culvert_capture_events_total", [.init("event", event.word)]),
                             help: "What the capture programs did")
                     }
+                }
+                if let programs = kernel.programs {
+                    registry.set(
+                        Int64(programs.followedFlows), of: MetricKey("culvert_direct_connections"),
+                        help: "Same-node connections open now that go without the proxy")
                     registry.set(
                         programs.acceleration.isFit ? 1 : 0, of: MetricKey("culvert_acceleration_available"),
                         help: "1 where the kernel is fit for accelerated connections (acceleration: sockmap)")

@@ -49,7 +49,7 @@ extension EndToEnd {
             }
         }
 
-        @Test("traffic, policy, restart and uninstall", arguments: ["L0", "L1", "L3"])
+        @Test("traffic, policy, restart and uninstall", arguments: ["L0", "L1", "L2", "L3"])
         func level(_ level: String) async throws {
             try await MeshLab.with(nodes: [], level: level) { mesh in
                 let pods = [mesh.client, mesh.near, mesh.far]

@@ -50,7 +50,7 @@ final class CompletenessScopeTests {
     }
 
     private func isEmpty(_ capture: KernelCapture) -> Bool {
-        capture.objects.portScopes.keys.isEmpty && capture.objects.rangeScopes.keys.isEmpty
+        capture.objects.scopes.ports.keys.isEmpty && capture.objects.scopes.ranges.keys.isEmpty
     }
 
     @Test func excludedBlocksAndPortsLeaveAsTheyAre() throws {
@@ -196,7 +196,7 @@ final class CompletenessScopeTests {
         #expect(try captured([address("192.0.2.1:80"), address("198.51.100.1:80")]) == [false, true], "without a gap")
         try lab.attach(capture, proxy, scope: CaptureScope(excludedOutbound: [block("198.51.100.0/24")]))
         #expect(try captured([address("192.0.2.1:80"), address("198.51.100.1:80")]) == [true, false])
-        #expect(capture.objects.portScopes.keys.count == 1 && capture.objects.rangeScopes.keys.count == 1)
+        #expect(capture.objects.scopes.ports.keys.count == 1 && capture.objects.scopes.ranges.keys.count == 1)
         // Whoever gets the slot next starts without it.
         try capture.detach(lab.name)
         #expect(isEmpty(capture))
@@ -206,7 +206,7 @@ final class CompletenessScopeTests {
         let capture = try #require(capture)
         try lab.attach(capture, proxy)
         var number: UInt32 = 0
-        while capture.objects.portScopes.update(1, for: .init(1 << 20 + number, 1, 0)) == 0 {
+        while capture.objects.scopes.ports.update(1, for: .init(1 << 20 + number, 1, 0)) == 0 {
             number += 1
         }
         #expect(number == 65536)
@@ -215,11 +215,11 @@ final class CompletenessScopeTests {
         #expect(try captured([address("192.0.2.1:80")]) == [true])
 
         // Room for one: the list of what is included is not whole, and so it does not count.
-        capture.objects.portScopes.remove(.init(1 << 20, 1, 0))
+        capture.objects.scopes.ports.remove(.init(1 << 20, 1, 0))
         let list = CaptureScope(includedOutbound: [], includedOutboundPorts: [80])
         #expect(try capture.setScope(list, of: lab.name) == 1)
         #expect(try captured([address("192.0.2.1:80"), address("192.0.2.1:81")]) == [true, true])
-        capture.objects.portScopes.remove(.init(1 << 20 + 1, 1, 0))
+        capture.objects.scopes.ports.remove(.init(1 << 20 + 1, 1, 0))
         #expect(try capture.setScope(list, of: lab.name) == 0)
         #expect(try captured([address("192.0.2.1:80"), address("192.0.2.1:81")]) == [true, false])
     }

@@ -22,7 +22,8 @@ final class InterruptionTests {
         #expect(objects.endpoints.keys.isEmpty, "\(step)", sourceLocation: location)
         #expect(objects.dns.pods.keys.isEmpty, "\(step)", sourceLocation: location)
         #expect(
-            objects.portScopes.keys.isEmpty && objects.rangeScopes.keys.isEmpty, "\(step)", sourceLocation: location)
+            objects.scopes.ports.keys.isEmpty && objects.scopes.ranges.keys.isEmpty, "\(step)", sourceLocation: location
+        )
         for slot in UInt32(0)..<4 {
             for role in ListenerRole.allCases {
                 #expect(objects.listeners.value(for: role.key(slot: slot)) == nil, "\(step)", sourceLocation: location)

@@ -175,7 +175,7 @@ final class LifeCycleTests {
         let sleeper = try Background(["sh", "-c", "echo ready; exec sleep 60"])
         defer { sleeper.stop() }
         let outside = try ProxyCgroup.settle(process: sleeper.identifier, attachPoint: lab.cgroup, nodeName: "x")
-        #expect(outside == ProxyCgroup(id: nil, child: nil, previous: nil))
+        #expect(outside == ProxyCgroup(id: nil, path: nil, child: nil, previous: nil))
 
         #expect(Files.write("\(sleeper.identifier)", to: lab.cgroup + "/apps/cgroup.procs") == 0)
         let alone = try ProxyCgroup.settle(process: sleeper.identifier, attachPoint: lab.cgroup, nodeName: "x")

@@ -28,6 +28,8 @@
 #define CULVERT_MAX_SHORTCUTS 32768u /* accelerated connections */
 #define CULVERT_SHORTCUT_UNREAD 262144u /* bytes of one direction that may wait outside the receiver's window */
 #define CULVERT_SHORTCUT_KEEPALIVE 300 /* seconds of silence on the wire before the kernel probes the peer */
+#define CULVERT_MAX_QUESTIONS 64u
+#define CULVERT_MAX_PENDING 16384u   /* connects whose destination was rewritten and that have no ports yet (L2) */
 #define CULVERT_RING_BYTES (1u << 20) /* closed connections that wait for the daemon: about 7,700 */
 #define CULVERT_EVENTS_ROOM 64u     /* counters of one workload, with room for later ones */
 
@@ -96,7 +98,8 @@ enum culvert_event {
     CULVERT_EVENT_DNS_CAPTURED = 34,        /* a DNS server addressed by UDP: the proxy's takes its place */
     CULVERT_EVENT_DNS_REFUSED = 35,         /* refused: DNS is captured and the proxy's server is not there */
     CULVERT_EVENT_DNS_PASSED = 36,          /* left alone: the socket is bound to a device, or no alias was free */
-    CULVERT_EVENTS = 37,
+    CULVERT_EVENT_REFUSED_UNNOTED = 37,     /* L2: no room to note where a connect() was going */
+    CULVERT_EVENTS = 38,
 };
 
 /* Value of the per-CPU hash `stats`; the key is the workload's slot. */
@@ -306,6 +309,7 @@ struct culvert_connect_config {
     __u32 refuse_with_errno; /* bpf_set_retval exists (5.18): ECONNREFUSED instead of EPERM */
     __u32 notes_legs;        /* the lookup programs know the proxy's legs by their addresses alone (L1) */
     __u32 sees_multipath;    /* bpf_skc_to_mptcp_sock may be called (5.19, CAP_PERFMON) */
+    __u32 answers_questions; /* the daemon learns the cookies of namespaces from the hooks */
 };
 
 /* Constants of the program that follows sockets (.rodata). */
@@ -352,7 +356,7 @@ _Static_assert(sizeof(struct culvert_dns_pod) == 8, "culvert_dns_pod");
 _Static_assert(sizeof(struct culvert_address) == 16, "culvert_address");
 _Static_assert(sizeof(struct culvert_pod) == 144, "culvert_pod");
 _Static_assert(__builtin_offsetof(struct culvert_pod, own) == 16, "culvert_pod.own");
-_Static_assert(sizeof(struct culvert_connect_config) == 12, "culvert_connect_config");
+_Static_assert(sizeof(struct culvert_connect_config) == 16, "culvert_connect_config");
 _Static_assert(sizeof(struct culvert_lookup_config) == 144, "culvert_lookup_config");
 _Static_assert(__builtin_offsetof(struct culvert_lookup_config, own) == 16, "culvert_lookup_config.own");
 _Static_assert(sizeof(struct culvert_rule) == 64, "culvert_rule");

@@ -16,8 +16,9 @@ struct CaptureObjects: Sendable {
     let control: BPFMap<UInt32, culvert_control>
     let flows: BPFMap<culvert_tuple, culvert_flow>
     let flowCount: BPFMap<UInt32, UInt64>
-    let portScopes: BPFMap<culvert_port, UInt32>
-    let rangeScopes: BPFMap<culvert_range, UInt32>
+    let scopes: ScopeMaps
+    /// nil: the kernel itself tells the cookies of namespaces.
+    let questions: BPFMap<UInt64, UInt64>?
     let shortcuts: BPFMap<culvert_tuple, culvert_shortcut>
     /// A ring of `culvert_closed`.
     let closed: Descriptor
@@ -35,17 +36,11 @@ struct CaptureObjects: Sendable {
     /// pinned.
     /// - Parameter acceleration: what was found; where the programs do not load all the same, it is unfit.
     static func load(
-        pins: Pins?, level: CaptureLevel = .l0, acceleration: AccelerationFitness = .notTried
+        pins: Pins?, level: CaptureLevel = .l0, acceleration: AccelerationFitness = .notTried,
+        cookies: CookieSource = .probe()
     ) throws(KernelError) -> CaptureObjects {
-        // Without sight of MPTCP its connections may be direct ones: native, as between any two hosts.
-        let seesMultipath =
-            libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_skc_to_mptcp_sock, nil) == 1
-        // bpf_set_retval came with 5.18; without it a refusal reads EPERM instead of ECONNREFUSED.
-        let refuseWithErrno = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, nil) == 1
         var maps: [String: Descriptor] = [:]
-        let config = culvert_connect_config(
-            refuse_with_errno: refuseWithErrno ? 1 : 0, notes_legs: level == .l1 ? 1 : 0,
-            sees_multipath: seesMultipath ? 1 : 0)
+        let config = culvert_connect_config(level, cookies)
         let connect = try load(BPFObjects.connect, named: "connect", constants: config, over: &maps, pins: pins)
         let dns = try load(BPFObjects.dns, named: "dns", constants: config, over: &maps, pins: pins)
         var acceleration = acceleration
@@ -73,7 +68,8 @@ struct CaptureObjects: Sendable {
             listeners: map("lst", in: maps), statistics: map("stats", in: maps), endpoints: map("endpoints", in: maps),
             rules: map("rules", in: maps), services: map("services", in: maps), control: map("control", in: maps),
             flows: map("flows", in: maps), flowCount: map("flow_count", in: maps),
-            portScopes: map("port_scopes", in: maps), rangeScopes: map("range_scopes", in: maps),
+            scopes: ScopeMaps(ports: map("port_scopes", in: maps), ranges: map("range_scopes", in: maps)),
+            questions: config.answers_questions != 0 ? map("questions", in: maps) : nil,
             shortcuts: map("shortcuts", in: maps), closed: descriptor("closed", in: maps),
             connect4: program("culvert_connect4", of: connect), connect6: program("culvert_connect6", of: connect),
             getpeername4: program("culvert_getpeername4", of: connect),
@@ -143,6 +139,20 @@ enum ListenerRole: UInt32, CaseIterable {
     case outbound, inbound, tunnel, dns
 
     func key(slot: UInt32) -> UInt32 { slot * CULVERT_ROLES_PER_SLOT + rawValue }
+}
+
+extension culvert_connect_config {
+    /// As this kernel allows.
+    init(_ level: CaptureLevel, _ cookies: CookieSource) {
+        func has(_ helper: bpf_func_id) -> UInt32 {
+            libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, helper, nil) == 1 ? 1 : 0
+        }
+        // bpf_set_retval came with 5.18; without it a refusal reads EPERM instead of ECONNREFUSED. Without sight of
+        // MPTCP its connections may be direct ones: native, as between any two hosts.
+        self.init(
+            refuse_with_errno: has(BPF_FUNC_set_retval), notes_legs: level == .l1 ? 1 : 0,
+            sees_multipath: has(BPF_FUNC_skc_to_mptcp_sock), answers_questions: cookies == .hooks ? 1 : 0)
+    }
 }
 
 extension culvert_lookup_config {

@@ -13,6 +13,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case probe, probePassed, probeLost
     case refusedLeg
     case dnsCaptured, dnsRefused, dnsPassed
+    case refusedUnnoted
 
     /// The word in metrics.
     public var word: String {
@@ -54,6 +55,7 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .dnsCaptured: "dns_captured"
         case .dnsRefused: "dns_refused_no_listener"
         case .dnsPassed: "dns_passed"
+        case .refusedUnnoted: "connect_refused_unnoted"
         }
     }
 

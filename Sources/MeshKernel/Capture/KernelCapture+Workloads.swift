@@ -53,7 +53,7 @@ extension KernelCapture {
             do throws(KernelError) {
                 try objects.names.set(name, for: cookie)
                 witness(.named)
-                _ = try objects.setScope(scope, of: slot, place: "\(workload)")
+                _ = try objects.scopes.set(scope, of: slot, place: "\(workload)")
                 witness(.scoped)
                 try capture(
                     cookie, existing, slot: slot, namespace: descriptor, addresses: addresses, listeners: listeners,
@@ -211,7 +211,7 @@ extension CaptureObjects {
         quiet.flags &= ~CULVERT_POD_ACTIVE.rawValue
         try? pods.set(quiet, for: cookie)
         setEndpoints([], of: pod.slot, before: pod.addresses)
-        removeScope(of: pod.slot)
+        scopes.remove(pod.slot)
         dns.pods.remove(cookie)
         unlink(pins.lookupLink(slot: pod.slot))
         statistics.retire(pod.slot)

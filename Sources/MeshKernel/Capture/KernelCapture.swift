@@ -61,9 +61,11 @@ public final class KernelCapture: Sendable {
 
     /// - Parameters:
     ///   - acceleration: what to take the kernel for; nil: what a probe finds.
+    ///   - cookies: who tells the cookies of namespaces.
     ///   - witness: told after each step of a capture.
     init(
         options: CaptureOptions, level: CaptureLevel = .l0, acceleration: AccelerationFitness?,
+        cookies: CookieSource = .probe(),
         witness: @escaping CaptureWitness = { _ in }
     ) throws(KernelError) {
         precondition(level <= .l1, "other levels have no lookup program")
@@ -74,7 +76,9 @@ public final class KernelCapture: Sendable {
         let agent = try AgentCgroups(options, attachPoint: attachPoint)
         try pins.make()
         let lock = try NodeLock.take(options, pins: pins.nodeDirectory)
-        let objects = try CaptureObjects.load(pins: pins, level: level, acceleration: acceleration ?? .probe())
+        let objects = try CaptureObjects.load(
+            pins: pins, level: level, acceleration: acceleration ?? .probe(),
+            cookies: cookies)
         let migration = Migration(pins: pins, objects: objects)
         try migration.prepare()
         let proxy = try ProxyCgroup.settle(
@@ -111,7 +115,7 @@ public final class KernelCapture: Sendable {
         }
         // Written before the entry that they are for: a daemon that died in between left them for nothing.
         for cookie in objects.names.keys where objects.pods.value(for: cookie) == nil { objects.names.remove(cookie) }
-        objects.removeScopes(besides: Set(state.workloads.values.map(\.handle.slot)))
+        objects.scopes.removeAll(besides: Set(state.workloads.values.map(\.handle.slot)))
         objects.removeStrayEndpoints()
         self.state = Mutex(state)
     }
@@ -133,6 +137,11 @@ public final class KernelCapture: Sendable {
         var result = CaptureStatistics()
         result.add(counters)
         return result
+    }
+
+    /// What the programs call a network namespace.
+    func cookie(of namespace: Descriptor, place: String) throws(KernelError) -> UInt64 {
+        try namespaceCookie(of: namespace, questions: objects.questions, place: place)
     }
 
     /// Looks for the cgroup of the node's agent again: a restarted service gets a new one.
@@ -188,9 +197,7 @@ public final class KernelCapture: Sendable {
         // The maps remember what a namespace was like: they stay for another attempt.
         if let failure { throw failure }
         pins.remove()
-        if let attachPoint = try? CgroupMount.attachPoint(options) {
-            rmdir(ProxyCgroup.childPath(attachPoint: attachPoint, nodeName: options.nodeName))
-        }
+        ProxyCgroup.remove(options)
         NodeLock.removeFiles(options)
     }
 }

@@ -57,7 +57,9 @@ extension NodeCapture {
 
     /// At which level an earlier daemon of the node captures; nil: none does.
     private static func leftLevel(_ options: CaptureOptions) throws(KernelError) -> CaptureLevel? {
-        if RedirectRecords(options, level: .l3).captureSomething { return .l3 }
+        for level in [CaptureLevel.l2, .l3] where RedirectRecords(options, level: level).captureSomething {
+            return level
+        }
         // A daemon that failed before its hooks were there captured nothing, whatever else it left.
         let directory = try Pins(options).nodeDirectory
         return Files.names(in: directory).contains { Files.inode("\(directory)/\($0)/connect4") != nil } ? .l0 : nil

@@ -1,5 +1,3 @@
-internal import CMeshSystem
-internal import Glibc
 public import MeshModel
 
 /// Capture of the local workloads' TCP connections, at the level this kernel allows (DATAPATH §1).
@@ -32,15 +30,11 @@ public final class NodeCapture: Sendable {
         explanation = choice.explanation
         switch choice.level {
         case .l0, .l1: mechanism = .programs(try KernelCapture(options: options, level: choice.level))
-        case .l3: mechanism = .rules(try RedirectCapture(options: options))
-        case .l2:
-            throw KernelError(
-                .levelUnavailable(choice.level), "starting capture", at: "level \(choice.level)",
-                cause: "this version captures at L0, L1 and L3", remedy: "ask for L0, L1 or L3")
+        case .l2, .l3: mechanism = .rules(try RedirectCapture(options: options, level: choice.level))
         }
     }
 
-    /// The programs and maps of capture; nil at levels without them.
+    /// The programs and maps of capture by sk_lookup (L0, L1), which more than capture rests on; nil at other levels.
     public var programs: KernelCapture? {
         if case .programs(let capture) = mechanism { capture } else { nil }
     }
@@ -74,7 +68,7 @@ public final class NodeCapture: Sendable {
         switch mechanism {
         case .programs(let capture):
             return try capture.attach(
-                workload, namespace: namespace, cookie: Self.cookie(of: descriptor, "\(workload)"),
+                workload, namespace: namespace, cookie: capture.cookie(of: descriptor, place: "\(workload)"),
                 addresses: addresses, scope: scope, listeners: listeners
             ).adopted
         case .rules(let capture):
@@ -89,9 +83,7 @@ public final class NodeCapture: Sendable {
     public func setScope(_ scope: CaptureScope, of workload: ObjectName) throws(KernelError) -> Int {
         switch mechanism {
         case .programs(let capture): return try capture.setScope(scope, of: workload)
-        case .rules(let capture):
-            try capture.setScope(scope, of: workload)
-            return 0
+        case .rules(let capture): return try capture.setScope(scope, of: workload)
         }
     }
 
@@ -143,19 +135,25 @@ public final class NodeCapture: Sendable {
     /// `uninstall()` for a node whose daemon is gone, at whatever level it ran. Fails while the daemon runs.
     public static func uninstall(options: CaptureOptions) throws(KernelError) {
         try KernelCapture.uninstall(options: options)
-        if RedirectRecords(options, level: .l3).exist { try RedirectCapture(options: options).uninstall() }
+        for level in [CaptureLevel.l2, .l3] where RedirectRecords(options, level: level).exist {
+            try RedirectCapture(options: options, level: level, isRemoval: true).uninstall()
+            ProxyCgroup.remove(options)
+        }
     }
 
-    private static func cookie(of namespace: Descriptor, _ place: String) throws(KernelError) -> UInt64 {
-        try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
-            var cookie: UInt64 = 0
-            let code = mesh_network_namespace_cookie(&cookie)
-            guard code == 0 else {
-                throw KernelError(
-                    .namespaceMissing, "reading the namespace's cookie", at: place, code: code,
-                    remedy: "use Linux 5.14 or later, or --capture-level L3")
-            }
-            return cookie
+    /// What the programs counted since they were loaded, over all workloads; nil at a level without programs (L3).
+    public func statistics() -> CaptureStatistics? {
+        switch mechanism {
+        case .programs(let capture): capture.statistics()
+        case .rules(let capture): capture.statistics()
+        }
+    }
+
+    /// The counters of one captured workload; nil where there are none, or no such workload.
+    public func statistics(of workload: ObjectName) -> CaptureStatistics? {
+        switch mechanism {
+        case .programs(let capture): capture.statistics(of: workload)
+        case .rules(let capture): capture.statistics(of: workload)
         }
     }
 }

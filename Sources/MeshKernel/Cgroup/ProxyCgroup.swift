@@ -5,6 +5,8 @@ internal import Glibc
 struct ProxyCgroup: Hashable, Sendable {
     /// The cgroup's id; nil when the process is outside the captured subtree, where no hook sees it.
     let id: UInt64?
+    /// Its directory; nil with `id`.
+    let path: String?
     /// Made by us below the attach point, with where the process came from; nil when its own cgroup served.
     let child: String?
     let previous: String?
@@ -23,9 +25,11 @@ struct ProxyCgroup: Hashable, Sendable {
         let own = directory(of: process, attachPoint: attachPoint)
         if let own {
             let inside = own == attachPoint || own.hasPrefix(attachPoint + "/")
-            if !inside && !hooked && attachPoint != "/" { return ProxyCgroup(id: nil, child: nil, previous: nil) }
+            if !inside && !hooked && attachPoint != "/" {
+                return ProxyCgroup(id: nil, path: nil, child: nil, previous: nil)
+            }
             if inside, own != attachPoint, isAlone(process, in: own), let id = Files.inode(own) {
-                return ProxyCgroup(id: id, child: nil, previous: nil)
+                return ProxyCgroup(id: id, path: own, child: nil, previous: nil)
             }
         }
         let child = childPath(attachPoint: attachPoint, nodeName: nodeName)
@@ -37,7 +41,13 @@ struct ProxyCgroup: Hashable, Sendable {
         guard code == 0, let id = Files.inode(child) else {
             throw KernelError(.cgroupUnavailable, "moving to the proxy's cgroup", at: child, code: code, remedy: remedy)
         }
-        return ProxyCgroup(id: id, child: child, previous: own)
+        return ProxyCgroup(id: id, path: child, child: child, previous: own)
+    }
+
+    /// What a daemon that is gone made.
+    static func remove(_ options: CaptureOptions) {
+        guard let attachPoint = try? CgroupMount.attachPoint(options) else { return }
+        rmdir(childPath(attachPoint: attachPoint, nodeName: options.nodeName))
     }
 
     /// Goes back to where the process was and removes the child.

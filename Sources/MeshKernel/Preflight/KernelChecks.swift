@@ -1,5 +1,4 @@
 internal import CBPF
-internal import CMeshSystem
 internal import Glibc
 
 /// What the kernel was built with and says it can do.
@@ -63,13 +62,6 @@ enum KernelChecks {
                 Probe(.kernel, "bpf.cookie", "namespace cookie in connect hooks", hooks),
                 { libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_get_netns_cookie, nil) }, "5.7",
                 "CONFIG_CGROUP_BPF"
-            ),
-            (
-                Probe(.kernel, "cookie", "namespace cookie of sockets", steering),
-                {
-                    var cookie: UInt64 = 0
-                    return mesh_network_namespace_cookie(&cookie) == 0 ? 1 : 0
-                }, "5.14", "CONFIG_NET_NS"
             ),
             (
                 Probe(.kernel, "bpf.lookup", "socket lookup type", steering),

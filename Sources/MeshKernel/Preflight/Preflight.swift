@@ -6,7 +6,7 @@
 /// a trial attach, real connections in a scratch namespace, and behaviour that no version number tells.
 public enum Preflight {
     /// What this version of the node has.
-    public static let offered: [PreflightReport.Use] = [.l0, .l1, .l3, .t1, .t2]
+    public static let offered = PreflightReport.Use.allCases
 
     public static func run(_ options: CaptureOptions) -> PreflightReport {
         let context = PreflightContext(options)

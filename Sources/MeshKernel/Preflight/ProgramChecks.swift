@@ -25,13 +25,18 @@ enum ProgramChecks {
     private static var trials: [Trial] {
         [
             Trial(
-                "program.connect", "connect hooks", [.l0, .l1, .l2], since: "5.8", BPFObjects.connect,
-                culvert_connect_config(refuse_with_errno: 0, notes_legs: 1, sees_multipath: 0)),
+                "program.connect", "connect hooks", [.l0, .l1], since: "5.9", BPFObjects.connect,
+                culvert_connect_config(
+                    refuse_with_errno: 0, notes_legs: 1, sees_multipath: 0, answers_questions: 1)),
+            Trial(
+                "program.rewrite", "hooks that rewrite destinations", [.l2], since: "5.8", BPFObjects.rewrite,
+                culvert_connect_config(
+                    refuse_with_errno: 0, notes_legs: 0, sees_multipath: 0, answers_questions: 1)),
             Trial(
                 "program.lookup", "lookup program", [.l0, .l1], since: "5.9", BPFObjects.lookup,
                 culvert_lookup_config(slot: 0, loopback: 1, own: [], level: .l1)),
             Trial(
-                "program.flows", "socket event program", [.l0, .l1, .l2], since: "5.8", BPFObjects.flows,
+                "program.flows", "socket event program", [.l0, .l1], since: "5.9", BPFObjects.flows,
                 culvert_flows_config(accelerate: 0, padding: 0)),
             Trial(
                 "program.enrol", "the same, enrolling accelerated connections", [.t2], since: "5.19", BPFObjects.flows,
@@ -55,10 +60,12 @@ enum ProgramChecks {
     ]
 
     static func all(_ context: PreflightContext) -> [PreflightReport.Check] {
-        let attach = Probe(.programs, "attach.cgroup", "attaching to a cgroup", [.l0, .l1, .l2])
+        let attach = Probe(.programs, "attach.cgroup", "attaching to a cgroup", [.l0, .l1])
+        let rewrite = Probe(.programs, "attach.rewrite", "attaching hooks that rewrite", [.l2])
         let lacking = context.lacking([.bpf, .netAdmin])
         guard lacking.isEmpty else {
-            return (trials.map(\.probe) + hooks.map(\.probe) + [attach]).map { $0.untried(context, lacking: lacking) }
+            let probes = trials.map(\.probe) + hooks.map(\.probe) + [attach, rewrite]
+            return probes.map { $0.untried(context, lacking: lacking) }
         }
         return trials.map { tried($0, context) }
             + hooks.map { hook in
@@ -70,7 +77,20 @@ enum ProgramChecks {
                         .warn, error.cause, cost: hook.cost,
                         remedy: Remedy.newerKernel(hook.version, context.distribution))
                 }
-            } + [attached(attach, context)]
+            } + [
+                attached(attach, context) { () throws(KernelError) in
+                    let objects = try CaptureObjects.load(pins: nil)
+                    return [
+                        (objects.connect4, BPF_CGROUP_INET4_CONNECT), (objects.connect6, BPF_CGROUP_INET6_CONNECT),
+                        (objects.getpeername4, BPF_CGROUP_INET4_GETPEERNAME),
+                        (objects.getpeername6, BPF_CGROUP_INET6_GETPEERNAME), (objects.sockops, BPF_CGROUP_SOCK_OPS),
+                    ]
+                },
+                attached(rewrite, context) { () throws(KernelError) in
+                    let object = try ConnectRewrite.load(.probe())
+                    return ConnectRewrite.hooks.map { (CaptureObjects.program($0.name, of: object), $0.type) }
+                },
+            ]
     }
 
     private static func tried(_ trial: Trial, _ context: PreflightContext) -> PreflightReport.Check {
@@ -105,8 +125,11 @@ enum ProgramChecks {
         return Descriptor(adopting: raw)
     }
 
-    /// Attaches our hooks to an empty cgroup below the attach point, for a moment.
-    private static func attached(_ probe: Probe, _ context: PreflightContext) -> PreflightReport.Check {
+    /// Attaches hooks of ours to an empty cgroup below the attach point, for a moment.
+    private static func attached(
+        _ probe: Probe, _ context: PreflightContext,
+        _ hooks: () throws(KernelError) -> [(program: Descriptor, type: bpf_attach_type)]
+    ) -> PreflightReport.Check {
         guard let parent = try? CgroupMount.attachPoint(context.options) else {
             return probe.found(.unknown, "not tried: there is no cgroup2 to attach to")
         }
@@ -122,13 +145,8 @@ enum ProgramChecks {
         guard raw >= 0 else { return probe.found(.fail, "opening \(path): \(errorText(raw))", remedy: "try again") }
         let cgroup = Descriptor(adopting: raw)
         do throws(KernelError) {
-            let objects = try CaptureObjects.load(pins: nil)
-            for (program, type) in [
-                (objects.connect4, BPF_CGROUP_INET4_CONNECT), (objects.connect6, BPF_CGROUP_INET6_CONNECT),
-                (objects.getpeername4, BPF_CGROUP_INET4_GETPEERNAME),
-                (objects.getpeername6, BPF_CGROUP_INET6_GETPEERNAME), (objects.sockops, BPF_CGROUP_SOCK_OPS),
-            ] {
-                let link = bpf_link_create(program.raw, cgroup.raw, type, nil)
+            for hook in try hooks() {
+                let link = bpf_link_create(hook.program.raw, cgroup.raw, hook.type, nil)
                 guard link >= 0 else { return refused(probe, link, context) }
                 // Closing the only descriptor of an unpinned link detaches it.
                 close(link)

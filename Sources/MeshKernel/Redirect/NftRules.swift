@@ -8,6 +8,7 @@ internal import MeshModel
 /// - Only what begins with a SYN is translated. A connection that was there before the rules is in `live4`, `live6` and
 ///   passes. Any other packet without an entry in the connection table belongs to a captured connection whose entry was
 ///   lost (table flushed, entry aged out): it would leave for the real destination in clear text, so it is reset.
+/// - At L2 connect hooks lead connections to the outbound listener: what leaves without having met them is reset.
 /// - What the operator keeps out of the mesh passes as it is, in the order of `CaptureScope`.
 /// - A port without a listener answers with a reset: an absent proxy refuses at once.
 struct NftRules: Hashable, Sendable {
@@ -19,6 +20,8 @@ struct NftRules: Hashable, Sendable {
     var addresses: [IPAddress]
     var live: [LiveConnection]
     var scope = CaptureScope()
+    /// Outbound is left to connect hooks (L2); else these rules translate it (L3).
+    var hasHooks = false
 
     /// Replaces what stands. The first address of each family is where captured connections go.
     var script: String {
@@ -35,13 +38,7 @@ struct NftRules: Hashable, Sendable {
                 ct state new ip6 daddr fe80::/10 reject with tcp reset
         \(refusals)
             }
-            chain outbound {
-                type nat hook output priority -100; policy accept;
-                \(exemptions)
-                tcp flags & (fin | syn | rst | ack) != syn accept
-        \(scope.outboundExclusions)
-        \(translations)
-            }
+        \(outbound)
             chain inbound {
                 type nat hook prerouting priority -100; policy accept;
                 meta l4proto != tcp accept
@@ -70,6 +67,19 @@ struct NftRules: Hashable, Sendable {
         [true, false].map { ipv4 in (ipv4, addresses.first { $0.isIPv4 == ipv4 }) }
     }
 
+    private var outbound: String {
+        guard !hasHooks else { return "" }
+        return """
+                chain outbound {
+                    type nat hook output priority -100; policy accept;
+                    \(exemptions)
+                    tcp flags & (fin | syn | rst | ack) != syn accept
+            \(scope.outboundExclusions)
+            \(translations)
+                }
+            """
+    }
+
     private var translations: String {
         families.compactMap { ipv4, own in
             own.map {
@@ -80,7 +90,8 @@ struct NftRules: Hashable, Sendable {
 
     /// A family without an own address cannot be captured, so it does not get out.
     private var refusals: String {
-        families.filter { $0.own == nil }.map { ipv4, _ in
+        if hasHooks { return "        ct state new meta l4proto tcp reject with tcp reset" }
+        return families.filter { $0.own == nil }.map { ipv4, _ in
             "        ct state new meta nfproto \(ipv4 ? "ipv4" : "ipv6") meta l4proto tcp reject with tcp reset"
         }.joined(separator: "\n")
     }

@@ -3,13 +3,16 @@ internal import Glibc
 internal import MeshModel
 internal import Synchronization
 
-/// Capture by rules of the packet filter, without eBPF: level L3.
+/// Capture by rules of the packet filter: both ways at level L3, without eBPF; inbound alone at L2, where connect hooks
+/// lead what goes out to the same listener.
 ///
-///     connect() ─▶ SYN ─▶ nat output: to OWN:15001 ─▶ outbound listener      (original destination: SO_ORIGINAL_DST)
+///     L3: connect() ─▶ SYN ─▶ nat output: to OWN:15001 ─▶ outbound listener  (original destination: SO_ORIGINAL_DST)
+///     L2: connect() ─▶ hook: to OWN:15001 ─▶ SYN ─▶ outbound listener        (the same, answered by a hook)
 ///     SYN from outside ─▶ nat prerouting: to :15006 ─▶ inbound listener      (port 15008 as it is: tunnel listener)
 ///
 /// Invariants:
-/// - Rules stay when the daemon dies; a port without a listener refuses, so nothing leaves in clear text.
+/// - Rules stay when the daemon dies; a port without a listener refuses, so nothing leaves in clear text. Hooks go with
+///   their daemon; what comes by none of them is refused by the rules.
 /// - A namespace is ours when it has our table and there is a record of it; the record is written before anything in the
 ///   namespace changes. A table without a record is another daemon's, a record without a table stands for nothing.
 /// - The proxy's own sockets inside carry a mark: `CaptureConstants.proxyMark`, and towards the application, over lo,
@@ -23,6 +26,8 @@ final class RedirectCapture: Sendable {
 
     private struct State: Sendable {
         var workloads: [ObjectName: Entry] = [:]
+        /// nil at L3.
+        var hooks: ConnectRewrite?
         var closed = false
     }
 
@@ -32,15 +37,27 @@ final class RedirectCapture: Sendable {
         var rules: NftRules?
         /// nil: an earlier daemon captured it, and no `attach` has named its namespace yet.
         let namespace: Descriptor?
+        /// At L2, once an `attach` has named its namespace.
+        var hook: Hook?
+    }
+
+    /// How the connect hooks know a workload.
+    private struct Hook: Sendable {
+        let cookie: UInt64
+        let slot: UInt32
     }
 
     /// Takes the node's lock and finds what an earlier daemon of the node left.
-    init(options: CaptureOptions) throws(KernelError) {
+    /// - Parameters:
+    ///   - level: L2 or L3.
+    ///   - isRemoval: only to uninstall: no hooks are attached.
+    init(options: CaptureOptions, level: CaptureLevel, isRemoval: Bool = false) throws(KernelError) {
+        precondition(level >= .l2, "other levels have no rules")
         // For its check of the node's name, which becomes a path here as well.
         _ = try Pins(options)
         _ = try NftProgram.path()
         lock = try NodeLock.take(options, pins: nil)
-        let records = RedirectRecords(options, level: .l3)
+        let records = RedirectRecords(options, level: level)
         try records.make()
         self.options = options
         self.records = records
@@ -52,7 +69,17 @@ final class RedirectCapture: Sendable {
                 found.workloads[record.workload] = Entry(record: record, rules: nil, namespace: nil)
             }
         }
+        if level == .l2, !isRemoval { found.hooks = try ConnectRewrite(options: options) }
         state = Mutex(found)
+    }
+
+    /// What the connect hooks counted, of one workload or of all; nil where there are none.
+    func statistics(of workload: ObjectName? = nil) -> CaptureStatistics? {
+        state.withLock { state in
+            guard let hooks = state.hooks else { return nil }
+            guard let workload else { return hooks.statistics() }
+            return state.workloads[workload]?.hook.map { hooks.statistics(of: $0.slot) }
+        }
     }
 
     var workloads: [ObjectName] { state.withLock { $0.workloads.keys.sorted() } }
@@ -80,7 +107,7 @@ final class RedirectCapture: Sendable {
             // The same name in a new namespace: the old capture ends first.
             if let old = state.workloads[workload], old.record.inode != inode {
                 state.workloads[workload] = nil
-                try release(old)
+                try release(old, state.hooks)
             }
             let holder = state.workloads.first { $0.value.record.inode == inode }
             if let holder, holder.key != workload, holder.value.namespace != nil {
@@ -95,34 +122,51 @@ final class RedirectCapture: Sendable {
                     cause: "\(state.workloads.count) workloads are captured already",
                     remedy: "spread the workloads over more nodes")
             }
-            let (record, adopted) = try capture(workload, namespace, inode, addresses, scope, holder: holder?.value)
+            let hook = try activate(workload, namespace, addresses, scope, in: state, known: holder?.value.hook)
+            let record: RedirectRecord
+            let adopted: Bool
+            do throws(KernelError) {
+                (record, adopted) = try capture(
+                    workload, namespace, inode, addresses, scope, hasHooks: hook != nil, holder: holder?.value)
+            } catch {
+                if let hook, holder?.value.hook == nil { state.hooks?.deactivate(hook.cookie, slot: hook.slot) }
+                throw error
+            }
             if let holder, holder.key != workload { state.workloads[holder.key] = nil }
             state.workloads[workload] = Entry(
-                record: record, rules: NftRules(addresses: addresses, live: record.live, scope: scope),
-                namespace: namespace)
+                record: record,
+                rules: NftRules(addresses: addresses, live: record.live, scope: scope, hasHooks: hook != nil),
+                namespace: namespace, hook: hook)
             return adopted && holder?.value.namespace == nil
         }
     }
 
-    /// Replaces the rules in one step; the connections that they translated stay translated.
-    func setScope(_ scope: CaptureScope, of workload: ObjectName) throws(KernelError) {
+    /// Hooks first, since the hooks and then the rules see a connection: while both change, one may be refused, none
+    /// gets out. The rules are replaced in one step; the connections that they translated stay translated.
+    /// - Returns: how many entries found no room in the hooks' maps. What they keep out is captured.
+    func setScope(_ scope: CaptureScope, of workload: ObjectName) throws(KernelError) -> Int {
         try state.withLock { state throws(KernelError) in
             guard let entry = state.workloads[workload], let namespace = entry.namespace, var rules = entry.rules,
                 rules.scope != scope
-            else { return }
+            else { return 0 }
             rules.scope = scope
             let place = "\(workload)"
+            let unplaced =
+                if let hook = entry.hook { try state.hooks?.setScope(scope, slot: hook.slot, place: place) ?? 0 } else {
+                    0
+                }
             try inNamespace(namespace.raw, place: place) { [rules] () throws(KernelError) in
                 try NftProgram.apply(rules.script, what: "installing the rules", place: place)
             }
             state.workloads[workload]?.rules = rules
+            return unplaced
         }
     }
 
     func detach(_ workload: ObjectName) throws(KernelError) {
         try state.withLock { state throws(KernelError) in
             guard let entry = state.workloads.removeValue(forKey: workload) else { return }
-            try release(entry)
+            try release(entry, state.hooks)
         }
     }
 
@@ -132,7 +176,7 @@ final class RedirectCapture: Sendable {
             let stale = state.workloads.filter { $0.value.namespace == nil && !wanted.contains($0.key) }
             for (name, entry) in stale {
                 state.workloads[name] = nil
-                try? release(entry)
+                try? release(entry, state.hooks)
             }
             return stale.keys.sorted()
         }
@@ -143,7 +187,11 @@ final class RedirectCapture: Sendable {
         for workload in workloads {
             do throws(KernelError) { try detach(workload) } catch { failure = failure ?? error }
         }
-        state.withLock { $0.closed = true }
+        state.withLock { state in
+            state.closed = true
+            state.hooks?.leave()
+            state.hooks = nil
+        }
         records.finish()
         NodeLock.removeFiles(options)
         if let failure { throw failure }
@@ -151,9 +199,33 @@ final class RedirectCapture: Sendable {
 
     // MARK: One namespace
 
+    /// Before the rules, which refuse what no hook has led to the listener.
+    private func activate(
+        _ workload: ObjectName, _ namespace: Descriptor, _ addresses: [IPAddress], _ scope: CaptureScope,
+        in state: State, known: Hook?
+    ) throws(KernelError) -> Hook? {
+        guard let hooks = state.hooks else { return nil }
+        let place = "\(workload)"
+        let used = Set(state.workloads.values.compactMap(\.hook?.slot))
+        let hook: Hook
+        if let known {
+            hook = known
+        } else {
+            let free = (0..<UInt32(CaptureConstants.maximumWorkloads)).first { !used.contains($0) }
+            hook = Hook(cookie: try hooks.cookie(of: namespace, place: place), slot: free ?? 0)
+        }
+        do throws(KernelError) {
+            try hooks.activate(hook.cookie, slot: hook.slot, addresses: addresses, scope: scope, place: place)
+        } catch {
+            if known == nil { hooks.deactivate(hook.cookie, slot: hook.slot) }
+            throw error
+        }
+        return hook
+    }
+
     private func capture(
         _ workload: ObjectName, _ namespace: Descriptor, _ inode: UInt64, _ addresses: [IPAddress],
-        _ scope: CaptureScope, holder: Entry?
+        _ scope: CaptureScope, hasHooks: Bool, holder: Entry?
     ) throws(KernelError) -> (RedirectRecord, adopted: Bool) {
         let place = "\(workload)"
         return try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
@@ -161,7 +233,7 @@ final class RedirectCapture: Sendable {
             if var record = holder?.record, stands || holder?.namespace != nil {
                 record.workload = workload
                 try records.save(record)
-                try install(record, addresses, scope, place)
+                try install(record, addresses, scope, hasHooks, place)
                 return (record, true)
             }
             if stands { throw foreign(place) }
@@ -174,7 +246,7 @@ final class RedirectCapture: Sendable {
                 records.remove(inode)
                 throw error
             }
-            do throws(KernelError) { try install(record, addresses, scope, place) } catch {
+            do throws(KernelError) { try install(record, addresses, scope, hasHooks, place) } catch {
                 // The failure is what the caller needs to hear, whatever becomes of the rest.
                 try? restore(record, place)
                 records.remove(inode)
@@ -186,11 +258,11 @@ final class RedirectCapture: Sendable {
 
     /// Settings and routes are harmless without the rules, so the rules come last, in one step.
     private func install(
-        _ record: RedirectRecord, _ addresses: [IPAddress], _ scope: CaptureScope, _ place: String
+        _ record: RedirectRecord, _ addresses: [IPAddress], _ scope: CaptureScope, _ hasHooks: Bool, _ place: String
     ) throws(KernelError) {
         try NamespaceSettings.captured.apply()
         try CaptureRoutes.install(addresses, loopback: if_nametoindex("lo"), place: place)
-        let rules = NftRules(addresses: addresses, live: record.live, scope: scope)
+        let rules = NftRules(addresses: addresses, live: record.live, scope: scope, hasHooks: hasHooks)
         try NftProgram.apply(rules.script, what: "installing the rules", place: place)
     }
 
@@ -201,7 +273,9 @@ final class RedirectCapture: Sendable {
     }
 
     /// The record goes only when the namespace is as it was, or is gone and took everything with it.
-    private func release(_ entry: Entry) throws(KernelError) {
+    private func release(_ entry: Entry, _ hooks: ConnectRewrite?) throws(KernelError) {
+        // Last: without rules what goes out is still the proxy's, without hooks it would be refused.
+        defer { if let hook = entry.hook { hooks?.deactivate(hook.cookie, slot: hook.slot) } }
         let inode = entry.record.inode
         if let namespace = entry.namespace ?? findNamespace(inode: UInt32(truncatingIfNeeded: inode)) {
             let place = "net:[\(inode)]"
