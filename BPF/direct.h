@@ -100,6 +100,9 @@ static __always_inline bool is_direct(struct bpf_sock_addr *ctx, const struct cu
     socket->flow.generation = rule->generation;
     socket->flow.flags = rule->flags;
     socket->flow.kind = CULVERT_FLOW_DIRECT;
+    /* For flows.bpf.c to see whether it still goes there when its SYN is made. */
+    socket->tuple.server = target->address;
+    socket->tuple.server_port = target->port;
     if (asked != target)
         socket->asked = *asked;
     count(pod->slot, CULVERT_EVENT_DIRECT);

@@ -4,6 +4,7 @@
  * all others are left alone, at the cost of one look. */
 #include <stdbool.h>
 
+#include <asm/socket.h>
 #include <linux/bpf.h>
 #include <linux/errno.h>
 
@@ -26,13 +27,32 @@ struct {
 
 const volatile struct culvert_flows_config config = {};
 
+/* Another program, behind our hook, sent the connection elsewhere than where it was allowed to go. The mark makes the
+ * kernel look for a route once more, the one to the proxy, which judges what the connection has become. */
+static __always_inline void take_back(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
+{
+    __u32 mark = CULVERT_MARK_CAPTURED;
+
+    count(socket->flow.source, bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark))
+                                   ? CULVERT_EVENT_DIRECT_LOST
+                                   : CULVERT_EVENT_DIRECT_MOVED);
+    socket->flow.kind = CULVERT_FLOW_NONE;
+}
+
 /* All of the connection is known and its SYN is about to be made. */
 static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
 {
+    struct culvert_address decided = socket->tuple.server;
+    __u16 decided_port = socket->tuple.server_port;
     __u64 *live = live_flows();
     long error;
 
     note_addresses(ctx, &socket->tuple);
+    if (socket->flow.kind == CULVERT_FLOW_DIRECT && (socket->tuple.server_port != decided_port ||
+                                                     !address_equal(&socket->tuple.server, &decided))) {
+        take_back(ctx, socket);
+        return;
+    }
     socket->flow.started_ns = bpf_ktime_get_ns();
     socket->fins = 0;
     socket->established = 0;

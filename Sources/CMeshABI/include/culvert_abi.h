@@ -99,7 +99,9 @@ enum culvert_event {
     CULVERT_EVENT_DNS_REFUSED = 35,         /* refused: DNS is captured and the proxy's server is not there */
     CULVERT_EVENT_DNS_PASSED = 36,          /* left alone: the socket is bound to a device, or no alias was free */
     CULVERT_EVENT_REFUSED_UNNOTED = 37,     /* L2: no room to note where a connect() was going */
-    CULVERT_EVENTS = 38,
+    CULVERT_EVENT_DIRECT_MOVED = 38,        /* another program sent a direct connection elsewhere: through the proxy */
+    CULVERT_EVENT_CONNECTION_FORGOTTEN = 39, /* by rules (L2, L3): reset, for it has no entry in the connection table */
+    CULVERT_EVENTS = 40,
 };
 
 /* Value of the per-CPU hash `stats`; the key is the workload's slot. */

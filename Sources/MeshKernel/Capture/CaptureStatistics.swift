@@ -14,6 +14,8 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     case refusedLeg
     case dnsCaptured, dnsRefused, dnsPassed
     case refusedUnnoted
+    case directMoved
+    case connectionForgotten
 
     /// The word in metrics.
     public var word: String {
@@ -56,6 +58,8 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
         case .dnsRefused: "dns_refused_no_listener"
         case .dnsPassed: "dns_passed"
         case .refusedUnnoted: "connect_refused_unnoted"
+        case .directMoved: "direct_moved"
+        case .connectionForgotten: "connection_forgotten"
         }
     }
 
@@ -68,14 +72,30 @@ public enum CaptureEvent: UInt32, CaseIterable, Sendable {
     }
 }
 
-/// Counters since the maps were made, summed over the CPUs: of one workload, or of all with those that are gone.
+/// Counters since the maps were made, summed over the CPUs: of one workload, or of all with those that are gone. Rules
+/// of the packet filter count only some of the events.
 public struct CaptureStatistics: Hashable, Sendable {
     /// How many counters the programs keep.
     static let abiCount = Int(CULVERT_EVENTS.rawValue)
 
+    /// What is counted at all.
+    public let counted: Set<CaptureEvent>
     private var counts = [UInt64](repeating: 0, count: CaptureEvent.allCases.count)
 
+    /// At zero.
+    init(counted: some Sequence<CaptureEvent> = CaptureEvent.allCases) { self.counted = Set(counted) }
+
+    init(counted: some Sequence<CaptureEvent>, _ count: (CaptureEvent) -> UInt64) {
+        self.counted = Set(counted)
+        for event in counted { counts[Int(event.rawValue)] = count(event) }
+    }
+
     public subscript(event: CaptureEvent) -> UInt64 { counts[Int(event.rawValue)] }
+
+    /// The sums of what either counted.
+    static func + (left: Self, right: Self) -> Self {
+        Self(counted: left.counted.union(right.counted)) { left[$0] &+ right[$0] }
+    }
 
     /// Adds the counters of a slot, in the order of the ABI.
     mutating func add(_ counters: [UInt64]) {

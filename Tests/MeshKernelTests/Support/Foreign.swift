@@ -56,6 +56,43 @@ enum Foreign {
             print([(path, count(path, 36)) for path in sys.argv[2:]])
             """#
 
+    /// Arguments: cgroup, then `deny`, or ADDRESS PORT ADDRESS PORT: where a connection is meant to go, and where it is
+    /// sent instead. At the connect hook of that family until it is stopped.
+    static let connecting =
+        library + #"""
+            LOAD, STORE, WORD, UNLESS = 0x61, 0x63, 0xb4, 0x56
+            PORT = 24
+            def words(text):
+                family = socket.AF_INET6 if ':' in text else socket.AF_INET
+                raw = socket.inet_pton(family, text)
+                return struct.unpack(f'<{len(raw) // 4}i', raw)
+            cgroup, *what = sys.argv[1:]
+            target = os.open(cgroup, os.O_RDONLY)
+            links = []
+            def attach(kind, code):
+                links.append(check(bpf.bpf_link_create(load(18, 'foreign', code, kind), target, kind, None), 'attaching'))
+            if what == ['deny']:
+                for kind in (10, 11): attach(kind, instruction(MOVE, 0, 0, 0) + instruction(EXIT))
+            else:
+                old, new = words(what[0]), words(what[2])
+                six = len(old) == 4
+                base = 8 if six else 4
+                wanted = [(base + 4 * i, word) for i, word in enumerate(old)]
+                wanted.append((PORT, socket.htons(int(what[1]))))
+                chosen = [(base + 4 * i, word) for i, word in enumerate(new)]
+                chosen.append((PORT, socket.htons(int(what[3]))))
+                write = b''.join(instruction(WORD, 2, 0, word) + instruction(STORE, 1 | 2 << 4, offset)
+                                 for offset, word in chosen)
+                code = write + ALLOW
+                for offset, word in reversed(wanted):
+                    away = (len(code) - len(ALLOW)) // 8
+                    code = instruction(LOAD, 2 | 1 << 4, offset) + instruction(UNLESS, 2, away, word) + code
+                attach(11 if six else 10, code)
+            import signal
+            print('ready', flush=True)
+            signal.pause()
+            """#
+
     /// The experiment of P12: what a receiver in a sockmap says of five bytes, as JSON; with `verdict` also with a
     /// verdict program that does nothing.
     static let sockmap =
