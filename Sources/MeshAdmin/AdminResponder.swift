@@ -20,7 +20,9 @@ struct AdminResponder: HTTPResponder {
     /// The pages of this listener.
     private var paths: [String] {
         switch role {
-        case .admin: ["/snapshot", "/connections", "/config_dump", "/logging", "/healthz/ready"]
+        case .admin:
+            ["/snapshot", "/connections", "/config_dump", "/logging", "/healthz/ready"]
+                + (sources.capture == nil ? [] : ["/capture"])
         case .metrics: ["/metrics", "/stats/prometheus"]
         case .readiness: ["/healthz/ready"]
         }
@@ -50,6 +52,7 @@ struct AdminResponder: HTTPResponder {
                     ConfigDump(
                         await sources.snapshot(), daemon: sources.daemon, connections: await sources.connections(),
                         certificates: await sources.certificates())))
+        case "/capture": return try await explainCapture(request)
         case "/logging": return await currentLogging()
         case "/healthz/ready": return await readiness()
         case "/metrics", "/stats/prometheus":
@@ -81,7 +84,30 @@ struct AdminResponder: HTTPResponder {
         return await currentLogging()
     }
 
-    private static func json(_ text: String) -> Response { Self.text(.ok, text, type: "application/json") }
+    /// `?workload=NAMESPACE/NAME`, or a NAME that is the only one.
+    private func explainCapture(_ request: Request) async throws -> Response {
+        guard let capture = sources.capture, let name = request.uri.queryParameters["workload"], !name.isEmpty else {
+            return Self.text(.badRequest, "usage: GET /capture?workload=NAMESPACE/NAME\n")
+        }
+        let candidates: [ObjectName]
+        let error: String
+        let status: HTTPResponse.Status
+        switch await capture(String(name)) {
+        case .explained(let explanation): return Self.json(try jsonText(explanation))
+        case .ambiguous(let names):
+            (candidates, status) = (names, .conflict)
+            error = "\(names.count) workloads are named \"\(name)\": say which namespace"
+        case .unknown(let names):
+            (candidates, status) = (names, .notFound)
+            error = "no workload \"\(name)\" is known to this node"
+        }
+        let refusal = CaptureRefusal(error: error, candidates: candidates.map(\.description))
+        return Self.json(try jsonText(refusal), status: status)
+    }
+
+    private static func json(_ text: String, status: HTTPResponse.Status = .ok) -> Response {
+        Self.text(status, text, type: "application/json")
+    }
 
     private static func text(
         _ status: HTTPResponse.Status, _ text: String, type: String = "text/plain; charset=utf-8"

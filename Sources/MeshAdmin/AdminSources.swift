@@ -73,6 +73,8 @@ public struct AdminSources: Sendable {
     public var logLevel: @Sendable () async -> String
     /// nil: back to the start. Returns why the levels were refused, or nil.
     public var setLogLevel: @Sendable (String?) async -> String?
+    /// How the workload of this name is captured; nil: this daemon captures nothing.
+    public var capture: (@Sendable (String) async -> CaptureAnswer)?
 
     public init(
         daemon: DaemonFacts, snapshot: @escaping @Sendable () async -> MeshSnapshot,
@@ -80,7 +82,8 @@ public struct AdminSources: Sendable {
         certificates: @escaping @Sendable () async -> [AdminCertificate],
         metrics: @escaping @Sendable () async -> String, notReady: @escaping @Sendable () async -> [String],
         logLevel: @escaping @Sendable () async -> String,
-        setLogLevel: @escaping @Sendable (String?) async -> String?
+        setLogLevel: @escaping @Sendable (String?) async -> String?,
+        capture: (@Sendable (String) async -> CaptureAnswer)? = nil
     ) {
         self.daemon = daemon
         self.snapshot = snapshot
@@ -90,5 +93,6 @@ public struct AdminSources: Sendable {
         self.notReady = notReady
         self.logLevel = logLevel
         self.setLogLevel = setLogLevel
+        self.capture = capture
     }
 }

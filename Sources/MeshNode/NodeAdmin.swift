@@ -20,10 +20,11 @@ struct NodeAdmin {
     let registry: MetricsRegistry
     let log: AccessLogWriter
     let levels: LogLevels
+    let explain: NodeExplain
 
     var sources: AdminSources {
         let (source, plane, workloads, svids, levels) = (source, plane, workloads, svids, levels)
-        let (direct, kernel, registry, log) = (direct, kernel, registry, log)
+        let (direct, kernel, registry, log, explain) = (direct, kernel, registry, log, explain)
         let obstacle = kernel.programs.map(\.acceleration.obstacle) ?? "capture level \(kernel.level.rawValue)"
         let acceleration = obstacle.map { "unavailable: \($0)" } ?? "available"
         return AdminSources(
@@ -74,7 +75,7 @@ struct NodeAdmin {
             },
             notReady: { workloads.notReady },
             logLevel: { levels.description },
-            setLogLevel: { levels.set($0) })
+            setLogLevel: { levels.set($0) }, capture: { explain.answer($0) })
     }
 }
 

@@ -90,7 +90,9 @@ public struct NodeDaemon: Sendable {
             ports: .init(admin: options.adminPort, metrics: options.metricsPort, readiness: options.readinessPort),
             sources: NodeAdmin(
                 nodeName: nodeName, source: source, plane: plane, workloads: workloads, svids: svids, direct: direct,
-                kernel: kernel, registry: registry, log: log, levels: levels
+                kernel: kernel, registry: registry, log: log, levels: levels,
+                explain: NodeExplain(
+                    nodeName: nodeName, source: source, workloads: workloads, kernel: kernel, directObstacle: obstacle)
             ).sources, logger: Logger(label: "admin"))
         let group = ServiceGroup(
             configuration: .init(

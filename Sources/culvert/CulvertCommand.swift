@@ -16,12 +16,13 @@ struct CulvertCommand: AsyncParsableCommand {
               culvert demo               the whole mesh on this machine, on real traffic
               culvert validate mesh/     is this configuration right?
               culvert status             what does the local node proxy see?
+              culvert capture explain shop/cart   which hook catches what of this workload?
 
             Exit codes: 0 done, 1 the thing asked about is not so, 2 bad usage, 3 could not find out.
             """,
         subcommands: [
             PreflightCommand.self, ValidateCommand.self, DemoCommand.self, StatusCommand.self,
-            UninstallCommand.self,
+            CaptureCommand.self, UninstallCommand.self,
         ])
 
     static func main() async {

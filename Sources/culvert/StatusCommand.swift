@@ -1,6 +1,5 @@
 import ArgumentParser
 import Foundation
-import MeshModel
 
 /// `culvert status`: what the local daemon says about itself.
 struct StatusCommand: ParsableCommand {
@@ -19,8 +18,7 @@ struct StatusCommand: ParsableCommand {
               0 ready, 1 not ready, 2 bad usage, 3 the daemon could not be asked
             """)
 
-    @Option(help: "Address of the daemon's admin port.", transform: StatusCommand.address)
-    var admin = SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: 15000)
+    @OptionGroup var daemon: AdminOptions
 
     @Option(name: .shortAndLong, help: "Output format: text or json.")
     var output: OutputFormat = .text
@@ -28,31 +26,15 @@ struct StatusCommand: ParsableCommand {
     func run() throws {
         let report: StatusReport
         do throws(AdminClientFailure) {
-            report = try StatusReport(asking: AdminClient(address: admin))
+            report = try StatusReport(asking: daemon.client)
         } catch {
-            FileHandle.standardError.write(Data("culvert status: \(error)\n\(Self.remedy(admin))\n".utf8))
-            throw ExitCode(3)
+            throw daemon.unreachable(error, command: "status")
         }
         switch output {
         case .text: print(report.text)
         case .json: print(try report.json())
         }
         if !report.ready { throw ExitCode(1) }
-    }
-
-    private static func address(_ text: String) throws -> SocketAddress {
-        guard let address = SocketAddress(text) else {
-            throw ValidationError("\"\(text)\" is not ADDRESS:PORT, as in 127.0.0.1:15000 or [::1]:15000")
-        }
-        return address
-    }
-
-    private static func remedy(_ admin: SocketAddress) -> String {
-        """
-          Is the daemon running?                 pgrep -a culvert-
-          Does it listen there?                  ss -ltnp 'sport = :\(admin.port)'
-          Is it in another network namespace?    ip netns exec NAME culvert status
-        """
     }
 }
 

@@ -1,19 +1,11 @@
 import ArgumentParser
 import Foundation
-import Logging
 import MeshAdmin
 import MeshModel
 import MeshTelemetry
 import Testing
 
 @testable import culvert
-
-/// Runs blocking code where it holds up no task: the server under test shares the process.
-private func blocking<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
-    try await withCheckedThrowingContinuation { continuation in
-        Thread.detachNewThread { continuation.resume(with: Result(catching: body)) }
-    }
-}
 
 @Suite("culvert status")
 struct StatusTests {
@@ -42,30 +34,7 @@ struct StatusTests {
             daemon: DaemonFacts(kind: .node, name: "node-1", version: "0.1.0", cores: 2), snapshot: { mesh },
             connections: { connections }, certificates: { [] }, metrics: { "" }, notReady: { notReady },
             logLevel: { "info" }, setLogLevel: { _ in nil })
-        let (listening, continuation) = AsyncStream<AdminServer.Ports>.makeStream()
-        let server = AdminServer(
-            ports: .init(admin: 0, metrics: 0, readiness: 0), sources: sources, logger: Logger(label: "test"),
-            onListening: { continuation.yield($0) })
-        return try await withThrowingTaskGroup(of: StatusReport?.self) { group in
-            group.addTask {
-                try await server.run()
-                continuation.finish()
-                return nil
-            }
-            group.addTask {
-                for await ports in listening {
-                    let port = UInt16(metricsPort ? ports.metrics : ports.admin)
-                    let address = SocketAddress(ip: IPAddress(v4: 0x7f00_0001), port: port)
-                    return try await blocking { try StatusReport(asking: AdminClient(address: address)) }
-                }
-                return nil
-            }
-            defer { group.cancelAll() }
-            while let result = try await group.next() {
-                if let result { return result }
-            }
-            throw CancellationError()
-        }
+        return try await asking(sources, metricsPort: metricsPort) { try StatusReport(asking: $0) }
     }
 
     @Test("A ready daemon")

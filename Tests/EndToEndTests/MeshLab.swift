@@ -208,10 +208,12 @@ final class MeshLab: Sendable {
         ] + (level.map { ["--capture-level", $0] } ?? [])
     }
 
-    /// - Parameter prefix: a command that becomes the proxy.
-    func start(_ number: Int, around prefix: [String] = []) throws {
+    /// - Parameters:
+    ///   - prefix: a command that becomes the proxy.
+    ///   - more: further arguments of the proxy.
+    func start(_ number: Int, around prefix: [String] = [], more: [String] = []) throws {
         let host = lab.nodes[number - 1]
-        let command = prefix + [try Daemons.path("culvert-node")] + arguments(number)
+        let command = prefix + [try Daemons.path("culvert-node")] + arguments(number) + more
         let node = try lab.spawn(
             Launch(command[0], Array(command.dropFirst()), in: host, cgroup: "\(host.cgroup)/proxy"),
             name: "proxy-\(number)")

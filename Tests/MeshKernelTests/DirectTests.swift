@@ -104,6 +104,22 @@ final class DirectTests {
         #expect(try #require(capture).followedFlows == 0)
     }
 
+    @Test func workloadsWithIPv6AloneGoStraight_P6() throws {
+        let capture = try #require(capture)
+        try lab.attach(capture, callerProxy, name: caller, addresses: [lab.v6])
+        try lab.attach(capture, calledProxy, name: called, addresses: [#require(IPAddress("fd00:77::1"))], in: lab.out)
+        try lab.serve(in: lab.out, port: 8080)
+        try allow()
+        try expectDirect("fd00:77::1")
+        #expect("\(try record().source.ip)" == "fd00:77::2")
+        // The addresses of the other family are there, and are nobody's.
+        for host in ["10.77.0.1", "::ffff:10.77.0.1"] {
+            #expect(try lab.connect(in: lab.pod, host, 8080).error == "ENETUNREACH")
+        }
+        let statistics = try #require(capture.statistics(of: caller))
+        #expect(statistics[.direct] == 1 && statistics[.refusedNoAddress] == 2 && statistics[.outboundMarked] == 0)
+    }
+
     @Test func anEndpointOfAServiceIsChosenInTheKernel() throws {
         try lab.serve(in: lab.out, port: 8080)
         try allow()

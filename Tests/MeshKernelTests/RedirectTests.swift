@@ -57,6 +57,8 @@ struct RedirectTests {
                 #expect(client.answer() == "ECONNRESET")
             }
             #expect(try packetsSeen(lab) == 0)
+            let counts = try #require(fixture.capture.statistics(of: lab.name))
+            #expect(counts[.outboundSteered] == 2 && counts[.connectionForgotten] >= 2, "\(counts)")
             // The watch sees what does arrive.
             let direct = try lab.connect(in: lab.out, "10.77.0.1", 8080, "text=direct")
             #expect(direct.answer.hasSuffix("|direct"))
@@ -88,6 +90,8 @@ struct RedirectTests {
             let accepted = try #require(fixture.proxy.accept(fixture.proxy.outbound))
             defer { Glibc.close(accepted.socket) }
             try fixture.attach(addresses: [fixture.lab.v4])
+            try fixture.attach(addresses: [fixture.lab.v4], scope: CaptureScope(excludedOutboundPorts: [9000]))
+            #expect(fixture.capture.statistics(of: fixture.lab.name)?[.outboundSteered] == 1, "counters go on")
             _ = "still here".withCString { send(accepted.socket, $0, strlen($0), 0) }
             shutdown(accepted.socket, Int32(SHUT_WR))
             #expect(client.answer() == "still here")

@@ -18,7 +18,7 @@ enum RedirectProbe {
         // The rules of capture spare what stays on lo, and here is nothing else: they are loaded for the kernel's word on
         // each of their expressions, and one more turns the connection around.
         let rules =
-            NftRules(addresses: [MarkLoopProbe.own], live: []).script + """
+            NftRules(addresses: [MarkLoopProbe.own], live: []).script() + """
                 table inet culvert_probe {
                     chain outbound {
                         type nat hook output priority -90;

@@ -1,14 +1,14 @@
 internal import CMeshABI
 internal import MeshModel
 
-/// What is kept out of the mesh as statements of nft(8), each of which ends with `accept`.
+/// What is kept out of the mesh as statements of nft(8), each of which ends with `verdict`.
 extension CaptureScope {
-    var outboundExclusions: String {
+    func outboundExclusions(_ verdict: String) -> String {
         if isWholeOutbound { return "" }
         var lines: [String] = []
-        if !excludedOutboundPorts.isEmpty { lines.append("tcp dport \(Self.set(excludedOutboundPorts)) accept") }
+        if !excludedOutboundPorts.isEmpty { lines.append("tcp dport \(Self.set(excludedOutboundPorts)) \(verdict)") }
         for isIPv4 in [true, false] {
-            if let match = Self.match(excludedOutbound, isIPv4: isIPv4) { lines.append("\(match) accept") }
+            if let match = Self.match(excludedOutbound, isIPv4: isIPv4) { lines.append("\(match) \(verdict)") }
         }
         if let includedOutbound {
             let ports = includedOutboundPorts.isEmpty ? "" : "tcp dport != \(Self.set(includedOutboundPorts)) "
@@ -16,21 +16,21 @@ extension CaptureScope {
                 switch Self.match(includedOutbound, isIPv4: isIPv4, negated: true) {
                 // Nothing is left out of a family of which everything is included.
                 case nil where includedOutbound.contains { $0.network.isIPv4 == isIPv4 }: break
-                case nil: lines.append("\(ports)\(Self.family(isIPv4)) accept")
-                case let match?: lines.append("\(ports)\(match) accept")
+                case nil: lines.append("\(ports)\(Self.family(isIPv4)) \(verdict)")
+                case let match?: lines.append("\(ports)\(match) \(verdict)")
                 }
             }
         }
         return Self.text(lines)
     }
 
-    var inboundExclusions: String {
+    func inboundExclusions(_ verdict: String) -> String {
         let own = Set([UInt16(CULVERT_PORT_OUTBOUND), UInt16(CULVERT_PORT_INBOUND)])
         if let includedInboundPorts {
-            return Self.text(["tcp dport != \(Self.set(includedInboundPorts.union(own))) accept"])
+            return Self.text(["tcp dport != \(Self.set(includedInboundPorts.union(own))) \(verdict)"])
         }
         let ports = excludedInboundPorts.subtracting(own)
-        return ports.isEmpty ? "" : Self.text(["tcp dport \(Self.set(ports)) accept"])
+        return ports.isEmpty ? "" : Self.text(["tcp dport \(Self.set(ports)) \(verdict)"])
     }
 
     private static func text(_ lines: [String]) -> String {

@@ -100,9 +100,15 @@ struct ConnectRewrite: Sendable {
         counters.retire(slot)
     }
 
+    /// What the hooks count.
+    static let counted: [CaptureEvent] = [
+        .outboundMarked, .exemptProxy, .exemptLocal, .exemptExcluded, .refusedLinkLocal, .refusedNoAddress,
+        .refusedUnnoted,
+    ]
+
     /// The counters of one slot, or of all with those that are gone.
     func statistics(of slot: UInt32? = nil) -> CaptureStatistics {
-        var result = CaptureStatistics()
+        var result = CaptureStatistics(counted: Self.counted)
         for slot in slot.map({ [$0] }) ?? counters.keys {
             if let sums = counters.sums(of: slot) { result.add(sums) }
         }

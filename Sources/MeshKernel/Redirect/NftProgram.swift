@@ -27,6 +27,19 @@ enum NftProgram {
         return outcome.output.split(separator: "\n").contains("table inet \(NftRules.table)")
     }
 
+    /// The packets of our table's counters, by name; empty when there is no table.
+    static func counters(place: String) throws(KernelError) -> [String: UInt64] {
+        let outcome = try run(["list", "counters", "table", "inet", NftRules.table], input: "", place: place)
+        guard outcome.status == 0 else { return [:] }
+        // counter NAME { packets N bytes N }
+        let words = outcome.output.split(whereSeparator: \.isWhitespace)
+        var found: [String: UInt64] = [:]
+        for (index, word) in words.enumerated() where word == "counter" && index + 4 < words.count {
+            if words[index + 3] == "packets" { found[String(words[index + 1])] = UInt64(words[index + 4]) }
+        }
+        return found
+    }
+
     struct Outcome {
         /// Exit status; negative: the signal that ended it.
         let status: Int32

@@ -11,6 +11,8 @@ internal import MeshModel
 /// - At L2 connect hooks lead connections to the outbound listener: what leaves without having met them is reset.
 /// - What the operator keeps out of the mesh passes as it is, in the order of `CaptureScope`.
 /// - A port without a listener answers with a reset: an absent proxy refuses at once.
+/// - Connections are counted in the nat chains, which see the first packet of each. Replacing the table would forget
+///   the counters, so it takes them along.
 struct NftRules: Hashable, Sendable {
     static let table = "culvert"
     static let remove = "add table inet \(table)\ndelete table inet \(table)\n"
@@ -23,19 +25,33 @@ struct NftRules: Hashable, Sendable {
     /// Outbound is left to connect hooks (L2); else these rules translate it (L3).
     var hasHooks = false
 
+    /// What rules without hooks count.
+    static let counted: [CaptureEvent] = [
+        .outboundSteered, .exemptProxy, .exemptLocal, .exemptExcluded, .refusedNoAddress, .refusedLinkLocal,
+        .inboundSteered, .tunnelSteered, .excludedPassed, .connectionForgotten,
+    ]
+    /// What they count beside hooks, which count what goes out.
+    static let countedWithHooks: [CaptureEvent] = [
+        .refusedNoListener, .refusedLinkLocal, .inboundSteered, .tunnelSteered, .excludedPassed, .connectionForgotten,
+    ]
+
     /// Replaces what stands. The first address of each family is where captured connections go.
-    var script: String {
+    /// - Parameter counts: where the counters go on, by name.
+    func script(from counts: [String: UInt64] = [:]) -> String {
         """
         \(Self.remove)table inet \(Self.table) {
         \(sets)
+        \(counters(from: counts))
             chain guard {
                 type filter hook output priority -110; policy accept;
-                \(exemptions)
+                meta l4proto != tcp accept
+                oifname "lo" accept
+                meta mark \(CULVERT_MARK_PROXY) accept
         \(passLive)
-        \(scope.outboundExclusions)
+        \(scope.outboundExclusions("accept"))
                 ct state invalid drop
-                ct state new tcp flags & (fin | syn | rst | ack) != syn reject with tcp reset
-                ct state new ip6 daddr fe80::/10 reject with tcp reset
+                ct state new tcp flags & (fin | syn | rst | ack) != syn \(Self.count(.connectionForgotten)) \(Self.reset)
+                ct state new ip6 daddr fe80::/10 \(Self.count(.refusedLinkLocal)) \(Self.reset)
         \(refusals)
             }
         \(outbound)
@@ -44,23 +60,24 @@ struct NftRules: Hashable, Sendable {
                 meta l4proto != tcp accept
                 iifname "lo" accept
                 fib daddr type != local accept
-                tcp dport \(CULVERT_PORT_TUNNEL) accept
                 tcp flags & (fin | syn | rst | ack) != syn accept
-        \(scope.inboundExclusions)
-                meta l4proto tcp dnat to :\(CULVERT_PORT_INBOUND)
+                tcp dport \(CULVERT_PORT_TUNNEL) \(Self.count(.tunnelSteered)) accept
+        \(scope.inboundExclusions("\(Self.count(.excludedPassed)) accept"))
+                meta l4proto tcp \(Self.count(.inboundSteered)) dnat to :\(CULVERT_PORT_INBOUND)
             }
         }
 
         """
     }
 
-    /// Other protocols, what stays inside, and the proxy's own sockets.
-    private var exemptions: String {
-        """
-        meta l4proto != tcp accept
-                oifname "lo" accept
-                meta mark \(CULVERT_MARK_PROXY) accept
-        """
+    private static let reset = "reject with tcp reset"
+
+    private static func count(_ event: CaptureEvent) -> String { "counter name \(event.word)" }
+
+    private func counters(from counts: [String: UInt64]) -> String {
+        (hasHooks ? Self.countedWithHooks : Self.counted).map {
+            "    counter \($0.word) { packets \(counts[$0.word] ?? 0) bytes 0 }"
+        }.joined(separator: "\n")
     }
 
     private var families: [(ipv4: Bool, own: IPAddress?)] {
@@ -72,9 +89,12 @@ struct NftRules: Hashable, Sendable {
         return """
                 chain outbound {
                     type nat hook output priority -100; policy accept;
-                    \(exemptions)
+                    meta l4proto != tcp accept
                     tcp flags & (fin | syn | rst | ack) != syn accept
-            \(scope.outboundExclusions)
+                    meta mark \(CULVERT_MARK_PROXY) \(Self.count(.exemptProxy)) accept
+                    oifname "lo" meta mark \(CULVERT_MARK_UPSTREAM) \(Self.count(.exemptProxy)) accept
+                    oifname "lo" \(Self.count(.exemptLocal)) accept
+            \(scope.outboundExclusions("\(Self.count(.exemptExcluded)) accept"))
             \(translations)
                 }
             """
@@ -83,16 +103,19 @@ struct NftRules: Hashable, Sendable {
     private var translations: String {
         families.compactMap { ipv4, own in
             own.map {
-                "        meta l4proto tcp dnat \(ipv4 ? "ip to \($0)" : "ip6 to [\($0)]"):\(CULVERT_PORT_OUTBOUND)"
+                "        meta nfproto \(ipv4 ? "ipv4" : "ipv6") meta l4proto tcp \(Self.count(.outboundSteered)) "
+                    + "dnat \(ipv4 ? "ip to \($0)" : "ip6 to [\($0)]"):\(CULVERT_PORT_OUTBOUND)"
             }
         }.joined(separator: "\n")
     }
 
     /// A family without an own address cannot be captured, so it does not get out.
     private var refusals: String {
-        if hasHooks { return "        ct state new meta l4proto tcp reject with tcp reset" }
+        let hookless = "        ct state new meta l4proto tcp \(Self.count(.refusedNoListener)) \(Self.reset)"
+        if hasHooks { return hookless }
         return families.filter { $0.own == nil }.map { ipv4, _ in
-            "        ct state new meta nfproto \(ipv4 ? "ipv4" : "ipv6") meta l4proto tcp reject with tcp reset"
+            "        ct state new meta nfproto \(ipv4 ? "ipv4" : "ipv6") meta l4proto tcp "
+                + "\(Self.count(.refusedNoAddress)) \(Self.reset)"
         }.joined(separator: "\n")
     }
 

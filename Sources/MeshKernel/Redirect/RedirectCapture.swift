@@ -73,14 +73,8 @@ final class RedirectCapture: Sendable {
         state = Mutex(found)
     }
 
-    /// What the connect hooks counted, of one workload or of all; nil where there are none.
-    func statistics(of workload: ObjectName? = nil) -> CaptureStatistics? {
-        state.withLock { state in
-            guard let hooks = state.hooks else { return nil }
-            guard let workload else { return hooks.statistics() }
-            return state.workloads[workload]?.hook.map { hooks.statistics(of: $0.slot) }
-        }
-    }
+    /// What the connect hooks counted, of all workloads; nil where there are none.
+    func statistics() -> CaptureStatistics? { state.withLock { $0.hooks?.statistics() } }
 
     var workloads: [ObjectName] { state.withLock { $0.workloads.keys.sorted() } }
 
@@ -156,11 +150,32 @@ final class RedirectCapture: Sendable {
                     0
                 }
             try inNamespace(namespace.raw, place: place) { [rules] () throws(KernelError) in
-                try NftProgram.apply(rules.script, what: "installing the rules", place: place)
+                let counts = try NftProgram.counters(place: place)
+                try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
             }
             state.workloads[workload]?.rules = rules
             return unplaced
         }
+    }
+
+    /// What hooks and rules of a workload counted; nil: it is not captured, or its namespace cannot be asked.
+    func statistics(of workload: ObjectName) -> CaptureStatistics? {
+        let (entry, hooks) = state.withLock { state in
+            let entry = state.workloads[workload]
+            return (entry, entry?.hook.flatMap { state.hooks?.statistics(of: $0.slot) })
+        }
+        guard let entry,
+            let namespace = entry.namespace ?? findNamespace(inode: UInt32(truncatingIfNeeded: entry.record.inode))
+        else { return nil }
+        let place = "\(workload)"
+        let counts = try? inNamespace(namespace.raw, place: place) { () throws(KernelError) in
+            try NftProgram.counters(place: place)
+        }
+        guard let counts else { return nil }
+        let ofRules = CaptureStatistics(counted: CaptureEvent.allCases.filter { counts[$0.word] != nil }) {
+            counts[$0.word] ?? 0
+        }
+        return hooks.map { $0 + ofRules } ?? ofRules
     }
 
     func detach(_ workload: ObjectName) throws(KernelError) {
@@ -263,7 +278,8 @@ final class RedirectCapture: Sendable {
         try NamespaceSettings.captured.apply()
         try CaptureRoutes.install(addresses, loopback: if_nametoindex("lo"), place: place)
         let rules = NftRules(addresses: addresses, live: record.live, scope: scope, hasHooks: hasHooks)
-        try NftProgram.apply(rules.script, what: "installing the rules", place: place)
+        let counts = try NftProgram.counters(place: place)
+        try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
     }
 
     private func restore(_ record: RedirectRecord, _ place: String) throws(KernelError) {

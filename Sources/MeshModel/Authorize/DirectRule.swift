@@ -19,23 +19,67 @@ public struct DirectRule: Hashable, Sendable {
     public func isDirect(port: UInt16) -> Bool { exceptions.contains(port) != isDirect }
 }
 
+/// Why the proxy decides about all connections from one workload to another.
+public enum DirectObstacle: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The mesh wants no direct connections.
+    case sameNodeMode(SameNodeMode)
+    case sameWorkload
+    /// This node does not capture it.
+    case notCaptured(ObjectName)
+    /// Traffic to the destination has to pass it.
+    case waypoint(ObjectName)
+    /// Another object of the mesh has this address of the destination, too.
+    case sharedAddress(IPAddress)
+    /// It asks for client addresses, which the kernel does not look at.
+    case addressPolicy(ObjectName)
+    /// So many ports are decided otherwise than the rest.
+    case tooManyPorts(Int)
+    /// Policy refuses every port; the proxy does it with a reason.
+    case nothingAllowed
+
+    public var description: String {
+        switch self {
+        case .sameNodeMode(let mode): "Mesh.spec.sameNode is \(mode.rawValue)"
+        case .sameWorkload: "it is the workload itself"
+        case .notCaptured(let name): "\(name) is not captured on this node"
+        case .waypoint(let name): "the waypoint \(name) is bound to it"
+        case .sharedAddress(let address): "\(address) is the address of another object as well"
+        case .addressPolicy(let name): "AuthorizationPolicy \(name) asks for client addresses (ipBlocks)"
+        case .tooManyPorts(let count):
+            "policy decides otherwise for \(count) of its ports; the kernel knows \(DirectRule.maximumExceptions) at most"
+        case .nothingAllowed: "policy allows none of its ports"
+        }
+    }
+}
+
 extension MeshSnapshot {
     /// What the kernel of `node` may decide by itself about connections from `source` to the addresses of `destination`;
     /// nil: nothing, the proxy decides all of them.
-    ///
-    /// It may where both are captured on this node, no waypoint is bound to the destination, and the policies that hold
-    /// for the destination ask for no more than an identity and a port. Then a connection is direct exactly where
-    /// `authorize` allows it. Whatever is refused is the proxy's to refuse, with a reason.
     public func directRule(from source: Workload, to destination: Workload, node: String) -> DirectRule? {
-        guard settings.sameNode == .direct, source.name != destination.name,
-            isCaptured(source, node: node), isCaptured(destination, node: node),
-            let position = index.workloadByName[destination.name], index.workloadWaypoint[position] == nil,
-            // The proxy may take an address for another object's: it knows better.
-            destination.addresses.allSatisfy({
-                index.workloadByAddress[$0] == position && index.serviceByAddress[$0] == nil
-            }),
-            let named = portsNamed(for: position)
-        else { return nil }
+        try? decideDirect(from: source, to: destination, node: node)
+    }
+
+    /// `directRule`, or why there is none.
+    ///
+    /// The kernel may decide where both are captured on this node, no waypoint is bound to the destination, and the
+    /// policies that hold for the destination ask for no more than an identity and a port. Then a connection is direct
+    /// exactly where `authorize` allows it. Whatever is refused is the proxy's to refuse, with a reason.
+    public func decideDirect(
+        from source: Workload, to destination: Workload, node: String
+    ) throws(DirectObstacle) -> DirectRule {
+        guard settings.sameNode == .direct else { throw .sameNodeMode(settings.sameNode) }
+        guard source.name != destination.name else { throw .sameWorkload }
+        for workload in [source, destination] where !isCaptured(workload, node: node) {
+            throw .notCaptured(workload.name)
+        }
+        guard let position = index.workloadByName[destination.name] else { throw .notCaptured(destination.name) }
+        if let waypoint = index.workloadWaypoint[position] { throw .waypoint(waypoint) }
+        // The proxy may take an address for another object's: it knows better.
+        for address in destination.addresses
+        where index.workloadByAddress[address] != position || index.serviceByAddress[address] != nil {
+            throw .sharedAddress(address)
+        }
+        let named = try portsNamed(for: position)
         func isAllowed(_ port: UInt16) -> Bool {
             guard let address = destination.addresses.first else { return false }
             let request = AuthorizationRequest(
@@ -45,10 +89,13 @@ extension MeshSnapshot {
             return !ProxyPort.isRecursive(port) && port != ProxyPort.domain && authorize(request).isAllowed
         }
         // Any port that nobody names stands for all of those.
-        guard let other = (1...UInt16.max).first(where: { !named.contains($0) }) else { return nil }
+        guard let other = (1...UInt16.max).first(where: { !named.contains($0) }) else {
+            throw .tooManyPorts(named.count)
+        }
         let rest = isAllowed(other)
         let exceptions = named.filter { isAllowed($0) != rest }.sorted()
-        guard exceptions.count <= DirectRule.maximumExceptions, rest || !exceptions.isEmpty else { return nil }
+        guard exceptions.count <= DirectRule.maximumExceptions else { throw .tooManyPorts(exceptions.count) }
+        guard rest || !exceptions.isEmpty else { throw .nothingAllowed }
         return DirectRule(
             isDirect: rest, exceptions: exceptions,
             isAccelerated: acceleration(of: source) == .sockmap && acceleration(of: destination) == .sockmap)
@@ -83,16 +130,17 @@ extension MeshSnapshot {
         return found
     }
 
-    /// The ports that a decision about a workload may hang on, with the proxy's own; nil when it may hang on the
-    /// client's address as well, which the kernel does not look at.
-    private func portsNamed(for position: Int) -> Set<UInt16>? {
+    /// The ports that a decision about a workload may hang on, with the proxy's own.
+    private func portsNamed(for position: Int) throws(DirectObstacle) -> Set<UInt16> {
         var ports: Set<UInt16> = [
             ProxyPort.outbound, ProxyPort.inboundPlaintext, ProxyPort.tunnel, ProxyPort.dns, ProxyPort.domain,
         ]
         let rules = policies.authorization[position]
         for policy in rules.deny + rules.allow {
             for rule in authorizationPolicies[policy].rules {
-                if rule.from.contains(where: { !$0.ipBlocks.isEmpty || !$0.notIPBlocks.isEmpty }) { return nil }
+                if rule.from.contains(where: { !$0.ipBlocks.isEmpty || !$0.notIPBlocks.isEmpty }) {
+                    throw .addressPolicy(authorizationPolicies[policy].name)
+                }
                 for operation in rule.to { ports.formUnion(operation.ports + operation.notPorts) }
             }
         }

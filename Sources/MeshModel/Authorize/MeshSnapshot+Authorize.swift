@@ -27,6 +27,18 @@ extension MeshSnapshot {
         return decide(rules, PolicySubject(identity: identity, sourceIP: sourceIP, port: address.port))
     }
 
+    /// Whether a workload takes plaintext, as a phrase with the objects that say so:
+    /// `STRICT (PeerAuthentication default/p), PERMISSIVE on port 80`.
+    public func mutualTLSPhrase(of workload: Workload) -> String {
+        let rule =
+            index.workloadByName[workload.name].map { policies.plaintext[$0] }
+            ?? policies.rules(forUnknown: workload).1
+        let source = rule.policy.map { "PeerAuthentication \($0)" } ?? "Mesh"
+        let ports = rule.portModes.sorted { $0.key < $1.key }.filter { $0.value != rule.mode }
+            .map { "\($0.value.rawValue) on port \($0.key)" }
+        return (["\(rule.mode.rawValue) (\(source))"] + ports).joined(separator: ", ")
+    }
+
     private func decide(_ rules: PolicyIndex.PolicySet, _ subject: PolicySubject) -> Verdict {
         for position in rules.deny where authorizationPolicies[position].matches(subject) {
             return .deny(.policyDeny, policy: authorizationPolicies[position].name)
