@@ -43,8 +43,9 @@ struct PinnedVersion: Sendable {
         let place = "net:[\(pod.namespace_inode)]"
         do throws(KernelError) {
             try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
-                // Inode numbers are given out again, cookies never: a stranger's namespace is left alone.
-                guard currentNamespaceCookie() == cookie else { return }
+                // Inode numbers are given out again, cookies never: a stranger's namespace is left alone. Where the kernel
+                // does not tell the cookie (before 5.14) the inode has to do.
+                guard [0, cookie].contains(currentNamespaceCookie()) else { return }
                 try CaptureRoutes.remove(loopback: if_nametoindex("lo"), place: place)
                 try DNSRoute.remove(place: place)
                 try pod.settings.apply()
