@@ -147,4 +147,19 @@ struct HouseTests {
     }
 
     private final class Anchor {}
+
+    /// Tests/README.md names tests as `Suite.function`.
+    @Test func testsThatAreNamedExist() throws {
+        let page = try String(contentsOf: Self.root.appendingPathComponent("Tests/README.md"), encoding: .utf8)
+        let named = page.matches(of: /`(\w+Tests)\.(\w+)`/).map { (suite: $0.1, function: $0.2) }
+        #expect(named.count > 50, "the walk found no names: the page is written otherwise")
+        let sources = try Self.files(under: "Tests", [".swift"])
+        for (suite, function) in named {
+            let isThere = sources.contains { file in
+                file.path.hasSuffix("/\(suite).swift")
+                    && file.lines.contains { $0.contains("func \(function)(") || $0.contains("func `\(function)`(") }
+            }
+            #expect(isThere, "Tests/README.md names \(suite).\(function), which is not there")
+        }
+    }
 }

@@ -93,7 +93,7 @@ struct FlowTable {
             counters: counters([
                 (.outboundMarked, "connect() sent to the proxy", false),
                 (.outboundSteered, "SYNs that arrived at the proxy", false),
-                (.directNoRule, "to a workload of this node, but the proxy decides: see its line below", false),
+                (.directNoRule, "to a workload of this node, but the proxy decides: see SAME NODE", false),
                 (.directStale, "likewise, because policy was just changing", false),
                 (.directFull, "likewise, because no further direct connection can be followed", false),
                 (.directDevice, "likewise, because the socket was bound to a device", false),

@@ -48,6 +48,11 @@ struct CaptureText {
         }
         var lines: [String] = []
         if let problem = answer.problem { lines += item("  problem     ", problem, Self.red) }
+        for flow in answer.flows {
+            for counter in flow.counters where counter.isTrouble && counter.count > 0 {
+                lines += item("  trouble     ", "\(counter.count) \(counter.event), see \(flow.id)", Self.red)
+            }
+        }
         lines += facts.flatMap { item("  \(Self.padded($0.label, 12))", $0.text) }
         if !answer.listeners.isEmpty {
             let words = answer.listeners.map { "\($0.role) \($0.port)\($0.isPresent ? "" : " MISSING")" }
@@ -69,9 +74,9 @@ struct CaptureText {
         let counters = flow.counters.filter { isFull || $0.count > 0 }
         let why = "not now: \(flow.note ?? "not at this level")"
         if !flow.isPossible && counters.isEmpty {
-            return item("      ", "\(flow.title): \(why)", Self.dim)
+            return item("      ", "\(flow.title) [\(flow.id)]: \(why)", Self.dim)
         }
-        var lines = item("  \(Self.padded(flow.tier ?? "-", 4))", flow.title)
+        var lines = item("  \(Self.padded(flow.tier ?? "-", 4))", "\(flow.title) [\(flow.id)]")
         if flow.isPossible {
             lines += item(Self.detail("way"), flow.path)
             if !flow.hooks.isEmpty { lines += item(Self.detail("hooks"), flow.hooks.joined(separator: " > ")) }
