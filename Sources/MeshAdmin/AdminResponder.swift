@@ -84,15 +84,18 @@ struct AdminResponder: HTTPResponder {
         return await currentLogging()
     }
 
-    /// `?workload=NAMESPACE/NAME`, or a NAME that is the only one.
+    /// `?workload=NAMESPACE/NAME`, or a NAME that is the only one; with `&to=ADDRESS:PORT` also the way there.
     private func explainCapture(_ request: Request) async throws -> Response {
-        guard let capture = sources.capture, let name = request.uri.queryParameters["workload"], !name.isEmpty else {
-            return Self.text(.badRequest, "usage: GET /capture?workload=NAMESPACE/NAME\n")
+        let query = request.uri.queryParameters
+        let destination = query["to"].map { SocketAddress(String($0)) }
+        guard let capture = sources.capture, let name = query["workload"], !name.isEmpty, destination != .some(nil)
+        else {
+            return Self.text(.badRequest, "usage: GET /capture?workload=NAMESPACE/NAME[&to=ADDRESS:PORT]\n")
         }
         let candidates: [ObjectName]
         let error: String
         let status: HTTPResponse.Status
-        switch await capture(String(name)) {
+        switch await capture(String(name), destination ?? nil) {
         case .explained(let explanation): return Self.json(try jsonText(explanation))
         case .ambiguous(let names):
             (candidates, status) = (names, .conflict)

@@ -73,8 +73,8 @@ public struct AdminSources: Sendable {
     public var logLevel: @Sendable () async -> String
     /// nil: back to the start. Returns why the levels were refused, or nil.
     public var setLogLevel: @Sendable (String?) async -> String?
-    /// How the workload of this name is captured; nil: this daemon captures nothing.
-    public var capture: (@Sendable (String) async -> CaptureAnswer)?
+    /// How the workload of this name is captured, and its connections to an address; nil: this daemon captures nothing.
+    public var capture: (@Sendable (String, SocketAddress?) async -> CaptureAnswer)?
 
     public init(
         daemon: DaemonFacts, snapshot: @escaping @Sendable () async -> MeshSnapshot,
@@ -83,7 +83,7 @@ public struct AdminSources: Sendable {
         metrics: @escaping @Sendable () async -> String, notReady: @escaping @Sendable () async -> [String],
         logLevel: @escaping @Sendable () async -> String,
         setLogLevel: @escaping @Sendable (String?) async -> String?,
-        capture: (@Sendable (String) async -> CaptureAnswer)? = nil
+        capture: (@Sendable (String, SocketAddress?) async -> CaptureAnswer)? = nil
     ) {
         self.daemon = daemon
         self.snapshot = snapshot

@@ -75,7 +75,7 @@ struct NodeAdmin {
             },
             notReady: { workloads.notReady },
             logLevel: { levels.description },
-            setLogLevel: { levels.set($0) }, capture: { explain.answer($0) })
+            setLogLevel: { levels.set($0) }, capture: { explain.answer($0, to: $1) })
     }
 }
 

@@ -11,16 +11,19 @@ struct NodeExplain: Sendable {
     /// Why this node has no direct connections, whatever the configuration says; nil: it can have them.
     let directObstacle: String?
 
-    func answer(_ text: String) -> CaptureAnswer {
+    /// - Parameter destination: to which the way is asked for.
+    func answer(_ text: String, to destination: SocketAddress?) -> CaptureAnswer {
         let snapshot = source.state.snapshot
         switch snapshot.search(workload: text) {
         case .unknown(let near): return .unknown(near)
         case .ambiguous(let names): return .ambiguous(names)
-        case .found(let workload): return .explained(explain(workload, in: snapshot))
+        case .found(let workload): return .explained(explain(workload, to: destination, in: snapshot))
         }
     }
 
-    private func explain(_ workload: Workload, in snapshot: MeshSnapshot) -> CaptureExplanation {
+    private func explain(
+        _ workload: Workload, to destination: SocketAddress?, in snapshot: MeshSnapshot
+    ) -> CaptureExplanation {
         var answer = CaptureExplanation(
             workload: CaptureExplanation.Subject(workload), node: nodeName, isCaptured: false,
             level: kernel.level.rawValue, levelReason: kernel.explanation.isEmpty ? nil : kernel.explanation,
@@ -42,8 +45,11 @@ struct NodeExplain: Sendable {
         if kernel.adoptable.contains(workload.name), answer.problem == nil {
             answer.problem = "captured by an earlier daemon and not served yet: its connections are refused"
         }
-        answer.flows = kernel.level.flows(
-            facts(workload, in: snapshot, condition), counts: kernel.statistics(of: workload.name))
+        let facts = facts(workload, in: snapshot, condition)
+        answer.flows = kernel.level.flows(facts, counts: kernel.statistics(of: workload.name))
+        answer.route = destination.map {
+            kernel.level.route(of: workload, to: $0, in: snapshot, node: nodeName, facts)
+        }
         answer.neighbours = neighbours(of: workload, in: snapshot)
         return answer
     }

@@ -20,7 +20,7 @@ struct AdminOptions: ParsableArguments {
         return ExitCode(3)
     }
 
-    private static func address(_ text: String) throws -> SocketAddress {
+    static func address(_ text: String) throws -> SocketAddress {
         guard let address = SocketAddress(text) else {
             throw ValidationError("\"\(text)\" is not ADDRESS:PORT, as in 127.0.0.1:15000 or [::1]:15000")
         }

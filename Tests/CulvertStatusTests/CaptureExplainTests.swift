@@ -18,7 +18,7 @@ struct CaptureExplainTests {
     private static let names = ["default/cart", "test/cart"].compactMap { ObjectName($0) }
 
     private static func sources(
-        kind: DaemonFacts.Kind = .node, _ capture: (@Sendable (String) async -> CaptureAnswer)?
+        kind: DaemonFacts.Kind = .node, _ capture: (@Sendable (String, SocketAddress?) async -> CaptureAnswer)?
     ) -> AdminSources {
         AdminSources(
             daemon: DaemonFacts(kind: kind, name: "node-1", version: "0.1.0", cores: 2), snapshot: { MeshSnapshot() },
@@ -32,8 +32,9 @@ struct CaptureExplainTests {
 
     @Test("the daemon's answers arrive as they are, whatever the name is made of")
     func answers() async throws {
-        let sources = Self.sources { name in
+        let sources = Self.sources { name, destination in
             switch name {
+            case "to": .ambiguous(destination.map { [ObjectName(namespace: "to", name: "\($0)")] } ?? [])
             case "default/shop": .explained(Self.explanation)
             case "cart": .ambiguous(Self.names)
             case "a b&c=d#é": .unknown(Self.names)
@@ -41,6 +42,13 @@ struct CaptureExplainTests {
             }
         }
         #expect(try await Self.ask("default/shop", sources) == .explained(Self.explanation))
+        for text in ["10.0.0.1:80", "[fd00::1]:80"] {
+            let asked = try await asking(sources) {
+                try CaptureQuestion(workload: "to", to: SocketAddress(text)).ask($0)
+            }
+            guard case .refused(let echo, _) = asked else { throw AdminClientFailure(description: "\(asked)") }
+            #expect(echo.candidates == ["to/\(text)"])
+        }
         #expect(
             try await Self.ask("cart", sources)
                 == .refused(
@@ -66,8 +74,8 @@ struct CaptureExplainTests {
             try await Self.ask("shop", Self.sources(kind: .waypoint, nil))
         }
         #expect(error?.description.contains("not a culvert-node's (status 404)") == true)
-        for path in ["/capture", "/capture?workload=", "/capture?name=x"] {
-            let response = try await asking(Self.sources { _ in .unknown([]) }) { try $0.get(path) }
+        for path in ["/capture", "/capture?workload=", "/capture?name=x", "/capture?workload=x&to=y"] {
+            let response = try await asking(Self.sources { _, _ in .unknown([]) }) { try $0.get(path) }
             #expect(response.status == 400)
             #expect(String(decoding: response.body, as: UTF8.self).contains("/capture?workload=NAMESPACE/NAME"))
         }
@@ -78,7 +86,9 @@ struct CaptureExplainTests {
         // Port 0 can never be connected to.
         let command = try CaptureExplainCommand.parse(["default/shop", "--admin", "[::1]:0"])
         #expect(throws: ExitCode(3)) { try command.run() }
-        for words in [[], [""], ["shop", "--output", "yaml"], ["shop", "--admin", "localhost"]] {
+        for words in [
+            [], [""], ["shop", "--output", "yaml"], ["shop", "--admin", "localhost"], ["shop", "--to", "near"],
+        ] {
             #expect(throws: (any Error).self) { try CaptureExplainCommand.parse(words) }
         }
     }

@@ -20,9 +20,12 @@ extension EndToEnd {
                 within: MeshLab.patience)
         }
 
-        private func explain(_ mesh: MeshLab, _ host: LabHost) async throws -> CaptureExplanation {
+        private func explain(
+            _ mesh: MeshLab, _ host: LabHost, to destination: String? = nil
+        ) async throws -> CaptureExplanation {
             let result = try await command(
-                mesh, ["default/\(host.name)", "--output", "json"], node: host.nodeNumber)
+                mesh, ["default/\(host.name)", "--output", "json"] + (destination.map { ["--to", $0] } ?? []),
+                node: host.nodeNumber)
             guard result.isSuccess else { throw LabError(.command, "explain \(host.name): \(result)") }
             return try JSONDecoder().decode(CaptureExplanation.self, from: Data(result.output.utf8))
         }
@@ -175,6 +178,19 @@ extension EndToEnd {
                                 in: node, cgroup: kubelet)
                         ).contains("\"outcome\": \"ok\"")
                     }
+                }
+                // What is told beforehand is what the flows above did.
+                for (address, flow, tier) in [
+                    ("\(far.v4):\(MeshLab.port)", "outbound.proxied", nil),
+                    ("\(MeshLab.virtual.far.v4):80", "outbound.proxied", nil),
+                    ("\(near.v4):\(MeshLab.port)", "outbound.direct", "T1"),
+                    ("[\(MeshLab.virtual.near.v6)]:80", "outbound.direct", "T1"),
+                    ("\(client.v4):\(MeshLab.port)", "inside.self", nil),
+                    ("\(mesh.outside.v4):7070", "outbound.excluded", nil),
+                    ("\(mesh.outside.v4):53", "outbound.dns-tcp", nil), ("[fe80::1]:80", "outbound.refused", nil),
+                ] as [(String, String, String?)] {
+                    let route = try await explain(mesh, client, to: address).route
+                    #expect(route?.flow == flow && route?.tier == tier, "\(address): \(route as Any)")
                 }
                 let answer = try await explain(mesh, near)
                 #expect(answer.flows.first { $0.id == "inbound.probe" }?.note == "from \(kubelet)", "\(answer)")

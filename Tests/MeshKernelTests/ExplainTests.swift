@@ -152,6 +152,27 @@ import Testing
         #expect(!isRed("0 syn_dropped_no_listener"))
     }
 
+    @Test func oneWayIsShownWithItsRowAlone() throws {
+        var answer = try explanation(.l0, [.direct: 2], facts())
+        answer.route = .init(
+            destination: "10.96.0.1:80", flow: "outbound.direct", tier: "T1", steps: ["a service", "an endpoint"])
+        let text = CaptureText(color: false, isFull: false).render(answer)
+        #expect(
+            text.hasSuffix(
+                """
+
+                TO 10.96.0.1:80
+                  T1  outbound.direct: a service
+                      then an endpoint
+
+                  T1  TCP to a captured workload of this node that policy allows [outbound.direct]
+                      way    straight to the application: no proxy in the path, one close record each
+                      hooks  cgroup/connect4|6 > sock_ops > sk_lookup of the destination
+                      count  2 direct: connect() let go straight
+                """), "\(text)")
+        #expect(CaptureText(color: false, isFull: true).render(answer).contains("INBOUND"))
+    }
+
     @Test func aWorkloadThatIsNotCapturedHasItsReasonAndNoTable() throws {
         var answer = try explanation(.l0, [:], facts())
         (answer.isCaptured, answer.problem) = (false, "it belongs to node node-2: ask the daemon there")

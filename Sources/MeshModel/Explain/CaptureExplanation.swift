@@ -114,6 +114,24 @@ public struct CaptureExplanation: Codable, Hashable, Sendable {
         }
     }
 
+    /// How one TCP connection of the workload would go.
+    public struct Route: Codable, Hashable, Sendable {
+        /// `ADDRESS:PORT`.
+        public var destination: String
+        /// The row that it falls in, by its id.
+        public var flow: String
+        public var tier: String?
+        /// What decides, one after the other.
+        public var steps: [String]
+
+        public init(destination: String, flow: String, tier: String?, steps: [String]) {
+            self.destination = destination
+            self.flow = flow
+            self.tier = tier
+            self.steps = steps
+        }
+    }
+
     public var workload: Subject
     /// The node whose daemon answers.
     public var node: String
@@ -135,11 +153,13 @@ public struct CaptureExplanation: Codable, Hashable, Sendable {
     public var listeners: [Listener]
     public var flows: [Flow]
     public var neighbours: [Neighbour]
+    /// To the destination that was asked for.
+    public var route: Route?
 
     public init(
         workload: Subject, node: String, isCaptured: Bool, problem: String? = nil, level: String,
         levelReason: String? = nil, place: String, scope: String, mtls: String, sameNode: String,
-        listeners: [Listener] = [], flows: [Flow] = [], neighbours: [Neighbour] = []
+        listeners: [Listener] = [], flows: [Flow] = [], neighbours: [Neighbour] = [], route: Route? = nil
     ) {
         self.workload = workload
         self.node = node
@@ -154,5 +174,6 @@ public struct CaptureExplanation: Codable, Hashable, Sendable {
         self.listeners = listeners
         self.flows = flows
         self.neighbours = neighbours
+        self.route = route
     }
 }

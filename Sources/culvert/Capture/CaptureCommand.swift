@@ -22,6 +22,7 @@ struct CaptureExplainCommand: ParsableCommand {
             EXAMPLES:
               culvert capture explain default/shop
               culvert capture explain shop --all
+              culvert capture explain shop --to 10.96.0.10:80
               culvert capture explain default/shop --output json |
                 jq '.flows[].counters[] | select(.isTrouble and .count > 0)'
 
@@ -32,6 +33,13 @@ struct CaptureExplainCommand: ParsableCommand {
 
     @Argument(help: "NAMESPACE/NAME of the workload, or NAME where only one has it.")
     var workload: String
+
+    @Option(
+        help: ArgumentHelp(
+            "Show how a TCP connection of the workload to this address would go, instead of all traffic.",
+            valueName: "address:port"),
+        transform: AdminOptions.address)
+    var to: SocketAddress?
 
     @Flag(name: .shortAndLong, help: "Show every kind of traffic in full, with the counters at zero.")
     var all = false
@@ -48,7 +56,7 @@ struct CaptureExplainCommand: ParsableCommand {
     func run() throws {
         let answer: CaptureQuestion.Answer
         do throws(AdminClientFailure) {
-            answer = try CaptureQuestion(workload: workload).ask(daemon.client)
+            answer = try CaptureQuestion(workload: workload, to: to).ask(daemon.client)
         } catch {
             throw daemon.unreachable(error, command: "capture explain")
         }
@@ -84,6 +92,7 @@ struct CaptureQuestion {
     }
 
     let workload: String
+    var to: SocketAddress?
 
     func ask(_ client: AdminClient) throws(AdminClientFailure) -> Answer {
         let response = try client.get(path)
@@ -108,6 +117,7 @@ struct CaptureQuestion {
     var path: String {
         var allowed = CharacterSet.urlQueryAllowed
         allowed.remove(charactersIn: "&+=#")
-        return "/capture?workload=\(workload.addingPercentEncoding(withAllowedCharacters: allowed) ?? "")"
+        func quoted(_ text: String) -> String { text.addingPercentEncoding(withAllowedCharacters: allowed) ?? "" }
+        return "/capture?workload=\(quoted(workload))" + (to.map { "&to=\(quoted($0.description))" } ?? "")
     }
 }

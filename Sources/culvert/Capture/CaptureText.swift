@@ -14,6 +14,16 @@ struct CaptureText {
 
     func render(_ answer: CaptureExplanation) -> String {
         var lines = [headline(answer)] + facts(answer)
+        if let route = answer.route {
+            lines += ["", paint("TO \(route.destination)", Self.bold)]
+            lines += item("  \(Self.padded(route.tier ?? "-", 4))", "\(route.flow): \(route.steps.first ?? "")")
+            lines += route.steps.dropFirst().flatMap { item("      then ", $0) }
+        }
+        // Asked for one way, that row alone.
+        if let route = answer.route, !isFull {
+            lines += [""] + answer.flows.filter { $0.id == route.flow }.flatMap(self.lines)
+            return lines.joined(separator: "\n")
+        }
         for direction in CaptureExplanation.Direction.allCases {
             let flows = answer.flows.filter { $0.direction == direction }
             if flows.isEmpty { continue }
