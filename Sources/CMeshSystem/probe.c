@@ -8,6 +8,7 @@
 #include <linux/fib_rules.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -52,6 +53,14 @@ int mesh_probe_pending(int socket) {
     int count = 0;
 
     return ioctl(socket, FIONREAD, &count) == 0 ? count : -errno;
+}
+
+int mesh_probe_charged(int socket) {
+    uint32_t memory[SK_MEMINFO_VARS];
+    socklen_t size = sizeof memory;
+
+    if (getsockopt(socket, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0) return -errno;
+    return (int)memory[SK_MEMINFO_RMEM_ALLOC];
 }
 
 int mesh_probe_splice(int socket, size_t count) {

@@ -140,6 +140,18 @@ struct PreflightMachineTests {
         #expect(KernelVersion("mainline") == nil && KernelVersion("6") == nil)
     }
 
+    @Test(arguments: [
+        ("6.1.0-56-cloud-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-01)", "", "6.1.192"),
+        ("6.12.9+bpo-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1~bpo12+1 (2025-01-19)", "", "6.12.9"),
+        ("6.8.0-45-generic", "#45-Ubuntu SMP PREEMPT_DYNAMIC", "Ubuntu 6.8.0-45.45-generic 6.8.12\n", "6.8.12"),
+        ("6.18.44-fc", "#1 SMP PREEMPT_DYNAMIC @0", "", "6.18.44"),
+        ("6.1.0-custom", "#1 SMP Debian", "Ubuntu", "6.1.0"),
+    ])
+    func theMainlineVersionIsFound(_ release: String, _ version: String, _ signature: String, _ expected: String) throws
+    {
+        #expect(KernelVersion(release: release, version: version, signature: signature)?.description == expected)
+    }
+
     @Test func theConfigurationKnowsBuiltInsAndModules() {
         let text = "# CONFIG_TLS is not set\nCONFIG_BPF_SYSCALL=y\nCONFIG_NF_TABLES=m\nCONFIG_HZ=250\nCONFIG_A=\"y\"\n"
         let configuration = KernelConfiguration(path: "/x", text: text)

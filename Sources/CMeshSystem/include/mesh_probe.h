@@ -13,6 +13,8 @@ int mesh_probe_pair(int *client, int *server);
 int mesh_probe_await(int socket);
 /// What FIONREAD says.
 int mesh_probe_pending(int socket);
+/// How many bytes of memory the socket's receive queue is charged for (SO_MEMINFO).
+int mesh_probe_charged(int socket);
 /// How many of `count` bytes splice(2) takes from the socket: -EAGAIN when it sees none.
 int mesh_probe_splice(int socket, size_t count);
 /// Ends a connection of its own by `mesh_socket_destroy` and reads what the socket says. -EISCONN: acknowledged, and the

@@ -29,9 +29,11 @@ public struct AccelerationFitness: Hashable, Sendable {
             return try inNamespace(scratch.raw, place: "a scratch namespace") { () throws(KernelError) in
                 let code = mesh_loopback_up(MarkLoopProbe.own.networkBytes)
                 if code != 0 { return unfit("it could not be tried: lo cannot be brought up: \(errorText(code))") }
-                if try SocketProbe.answers(withVerdict: false).countsAll {
-                    return Self(obstacle: nil, needsVerdict: false)
+                let plain = try SocketProbe.answers(withVerdict: false)
+                guard plain.isCharged else {
+                    return unfit("the kernel does not charge bytes that were handed over to their receiver")
                 }
+                if plain.countsAll { return Self(obstacle: nil, needsVerdict: false) }
                 if try SocketProbe.answers(withVerdict: true).countsAll {
                     return Self(obstacle: nil, needsVerdict: true)
                 }

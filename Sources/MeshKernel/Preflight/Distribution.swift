@@ -79,6 +79,24 @@ struct KernelVersion: Comparable, Sendable, CustomStringConvertible {
         self.init(numbers[0], numbers[1], numbers.count > 2 ? numbers[2] : 0)
     }
 
+    /// The mainline version that a distribution's kernel is made from, which its release does not always say: Debian's
+    /// is in uname(2)'s `version` (`#1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)`), Ubuntu's in
+    /// /proc/version_signature (`Ubuntu 6.8.0-45.45-generic 6.8.12`).
+    init?(release: String, version: String, signature: String) {
+        let words = version.split(separator: " ")
+        let debian = words.firstIndex(of: "Debian").map { words[words.index(after: $0)...].first ?? "" } ?? ""
+        let ubuntu = signature.split(whereSeparator: \.isWhitespace)
+        if let known = KernelVersion(String(debian)) {
+            self = known
+        } else if ubuntu.first == "Ubuntu", let known = ubuntu.last.flatMap({ KernelVersion(String($0)) }) {
+            self = known
+        } else if let known = KernelVersion(release) {
+            self = known
+        } else {
+            return nil
+        }
+    }
+
     static func < (a: Self, b: Self) -> Bool { (a.major, a.minor, a.patch) < (b.major, b.minor, b.patch) }
 
     var description: String { "\(major).\(minor).\(patch)" }

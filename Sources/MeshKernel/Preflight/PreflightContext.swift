@@ -25,7 +25,8 @@ struct PreflightContext {
         let release = text(name.release)
         let osRelease = OSRelease.read()
         distribution = .recognise(release: release, version: text(name.version), osRelease: osRelease)
-        version = KernelVersion(release)
+        version = KernelVersion(
+            release: release, version: text(name.version), signature: Files.read("/proc/version_signature").value ?? "")
         machine = PreflightReport.Machine(
             kernel: release, architecture: text(name.machine),
             distribution: osRelease.prettyName.isEmpty ? "an unnamed distribution" : osRelease.prettyName)

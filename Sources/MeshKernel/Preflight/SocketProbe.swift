@@ -8,9 +8,10 @@ enum SocketProbe {
     private static let destroy = Probe(.behaviour, "sockdestroy", "ending a connection (SOCK_DESTROY)", [.t1])
     private static let pending = Probe(.behaviour, "fionread", "FIONREAD in a sockmap", [.t2])
     private static let splicing = Probe(.behaviour, "splice", "splice of redirected bytes")
+    private static let memory = Probe(.behaviour, "sockmap.memory", "memory of redirected bytes", [.t2])
     private static let fixes = Probe(.behaviour, "sockmap.fixes", "sockmap fixes (by version)", [.t2])
     private static let tls = Probe(.behaviour, "ktls", "TLS in the kernel")
-    static let probes = [destroy, pending, splicing, fixes, tls]
+    static let probes = [destroy, pending, splicing, memory, fixes, tls]
 
     static func checks(_ context: PreflightContext) -> [PreflightReport.Check] {
         [destroyed(context)] + sockmap(context) + [fixed(context), kernelTLS(context)]
@@ -36,18 +37,22 @@ enum SocketProbe {
         var wirePending: Int32 = 0
         var redirectedPending: Int32 = 0
         var redirectedSplice: Int32 = 0
+        /// What the receiver is charged for.
+        var redirectedMemory: Int32 = 0
 
         var countsAll: Bool { wirePending == 5 && redirectedPending == 5 }
+        /// Without that nobody knows whether a receiver has read, and a sender that never reads is never held back.
+        var isCharged: Bool { redirectedMemory >= 5 }
     }
 
     private static func sockmap(_ context: PreflightContext) -> [PreflightReport.Check] {
         let lacking = context.lacking([.bpf])
-        guard lacking.isEmpty else { return [pending, splicing].map { $0.untried(context, lacking: lacking) } }
+        guard lacking.isEmpty else { return [pending, splicing, memory].map { $0.untried(context, lacking: lacking) } }
         do throws(KernelError) {
             let plain = try answers(withVerdict: false)
-            return [counted(context, plain), spliced(plain)]
+            return [counted(context, plain), spliced(plain), charged(context, plain)]
         } catch {
-            return [pending, splicing].map { $0.found(.unknown, "not tried: \(error.what): \(error.cause)") }
+            return [pending, splicing, memory].map { $0.found(.unknown, "not tried: \(error.what): \(error.cause)") }
         }
     }
 
@@ -88,6 +93,14 @@ enum SocketProbe {
             remedy: "keep such workloads at T1: T2 is chosen by workload")
     }
 
+    private static func charged(_ context: PreflightContext, _ plain: Answers) -> PreflightReport.Check {
+        if plain.isCharged { return memory.ok("charged to the receiver") }
+        return memory.found(
+            .fail, plain.redirectedMemory < 0 ? words(plain.redirectedMemory) : "not charged to the receiver",
+            cost: "two workloads that send and never read could fill the kernel's memory",
+            remedy: Remedy.newerKernel("6.14", context.distribution))
+    }
+
     /// Tries a pair of sockets of our own.
     static func answers(withVerdict: Bool) throws(KernelError) -> Answers {
         let object = try BPFObject.load(BPFObjects.probe, named: "probe", constants: ())
@@ -112,6 +125,7 @@ enum SocketProbe {
         try sockets.set(UInt64(client), for: 0)
         try send(ends.0, to: ends.1)
         answers.redirectedPending = mesh_probe_pending(server)
+        answers.redirectedMemory = mesh_probe_charged(server)
         answers.redirectedSplice = mesh_probe_splice(server, 5)
         return answers
     }
