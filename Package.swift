@@ -131,6 +131,7 @@ let package = Package(
         tests(
             "EndToEndTests", ["MeshTestKit", "MeshModel", "culvert-node", "culvert-waypoint", "culvert"],
             exclude: ["Tools"]),
+        tests("KernelRunTests", ["culvert"], exclude: ["Tools"]),
         tests("MeshTestKitTests", ["MeshTestKit", "MeshModel"]),
         tests(
             "CulvertStatusTests",

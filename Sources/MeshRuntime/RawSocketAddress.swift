@@ -34,6 +34,9 @@ extension RawSocketAddress {
 
     var native: mesh_address { mesh_address(high: high, low: low, port: port, is_ipv4: isIPv4) }
 
+    /// `::`, whatever the port.
+    var isUnspecifiedIPv6: Bool { !isIPv4 && high == 0 && low == 0 }
+
     /// Unspecified with port 0: what a socket without a name has.
     static var none: RawSocketAddress { .v6(high: 0, low: 0, port: 0) }
 }

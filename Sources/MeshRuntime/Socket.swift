@@ -6,7 +6,8 @@ public struct ListenOptions: Hashable, Sendable {
     public var reusePort = false
     /// Takes connections to any address that routing or `sk_lookup` brings here (CAP_NET_ADMIN).
     public var transparent = false
-    /// An IPv6 listener takes IPv4 too; on the unspecified address only.
+    /// An IPv6 listener takes IPv4 too; on the unspecified address only. On a kernel booted without IPv6 it then takes
+    /// IPv4 alone.
     public var dualStack = true
     /// Connections waiting to be accepted; the kernel cuts it to net.core.somaxconn.
     public var backlog: Int32 = 4096
@@ -42,7 +43,15 @@ public enum Socket {
     public static func listen(
         _ address: RawSocketAddress, options: ListenOptions = ListenOptions()
     ) throws(SystemError) -> Int32 {
-        let socket = try create(ipv4: address.isIPv4)
+        let socket: Int32
+        do throws(SystemError) {
+            socket = try create(ipv4: address.isIPv4)
+        } catch {
+            guard error.code == Errno.familyNotSupported, options.dualStack, address.isUnspecifiedIPv6 else {
+                throw error
+            }
+            return try listen(.v4(0, port: address.port), options: options)
+        }
         do throws(SystemError) {
             try set(socket, MESH_OPTION_REUSE_ADDRESS, 1, "SO_REUSEADDR")
             if options.reusePort { try set(socket, MESH_OPTION_REUSE_PORT, 1, "SO_REUSEPORT") }

@@ -15,10 +15,13 @@ enum BehaviourChecks {
             }
         }
         guard let scratch = makeNamespace() else {
+            let code = errno
             return [
                 space.found(
-                    .fail, "no network namespace could be made: \(errorText(errno))",
-                    remedy: Remedy.option("CONFIG_NET_NS", since: "5.9", context.distribution))
+                    .fail, "no network namespace could be made: \(errorText(code))",
+                    remedy: code == ENOSPC
+                        ? "raise the limit: sysctl -w user.max_net_namespaces=10000 (and in /etc/sysctl.d)"
+                        : Remedy.option("CONFIG_NET_NS", since: "5.9", context.distribution))
             ]
         }
         do throws(KernelError) {

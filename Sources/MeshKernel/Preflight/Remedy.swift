@@ -3,7 +3,9 @@ enum Remedy {
     /// A kernel with a feature of the mainline version `minimum`.
     static func newerKernel(_ minimum: String, _ distribution: Distribution) -> String {
         switch distribution {
-        case .debian: "upgrade to Debian 12 (Linux 6.1) or later: this needs what came with Linux \(minimum)"
+        case .debian:
+            "install a later kernel and reboot (Debian 12 has Linux 6.1; later ones are in its backports: apt-get "
+                + "install -t bookworm-backports linux-image-amd64): this needs what came with Linux \(minimum)"
         case .ubuntu:
             "apt-get install --install-recommends linux-generic-hwe-$(. /etc/os-release; echo $VERSION_ID) and reboot: "
                 + "this needs what came with Linux \(minimum)"

@@ -62,11 +62,10 @@ enum Applications {
             except OSError:
                 pass
             c.close()
-        s = socket.socket(socket.AF_INET6)
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        s.bind(('::', int(sys.argv[1])))
-        s.listen(64)
+        dual = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        address = ('::' if dual else '', int(sys.argv[1]))
+        s = socket.create_server(address, family=family, backlog=64, dualstack_ipv6=dual)
         print('ready', flush=True)
         while True:
             threading.Thread(target=answer, args=s.accept(), daemon=True).start()

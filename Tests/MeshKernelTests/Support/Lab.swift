@@ -19,7 +19,9 @@ final class Lab {
     let options: CaptureOptions
     let v4 = IPAddress("10.77.0.2")!
     let v6 = IPAddress("fd00:77::2")!
-    var addresses: [IPAddress] { [v4, v6] }
+    /// False on a kernel booted without IPv6; the tests that need it fail there.
+    let hasIPv6 = access("/proc/sys/net/ipv6", F_OK) == 0
+    var addresses: [IPAddress] { hasIPv6 ? [v4, v6] : [v4] }
     let name = ObjectName(namespace: "default", name: "shop")
 
     private var servers: [Background] = []
@@ -53,11 +55,16 @@ final class Lab {
         try shell("ip -n \(pod) link add e0 type veth peer name e1 netns \(out)")
         for (namespace, device, host) in [(pod, "e0", 2), (out, "e1", 1)] {
             try shell("ip -n \(namespace) addr add 10.77.0.\(host)/24 dev \(device)")
-            try shell("ip -n \(namespace) addr add fd00:77::\(host)/64 dev \(device) nodad")
+            if hasIPv6 {
+                // No link-local address: it would appear only when its duplicate address detection is over, in the
+                // middle of a test that compares the namespace before and after.
+                try shell("ip -n \(namespace) link set \(device) addrgenmode none")
+                try shell("ip -n \(namespace) addr add fd00:77::\(host)/64 dev \(device) nodad")
+            }
             try shell("ip -n \(namespace) link set \(device) up")
         }
         try shell("ip -n \(pod) route add default via 10.77.0.1")
-        try shell("ip -n \(pod) -6 route add default via fd00:77::1")
+        if hasIPv6 { try shell("ip -n \(pod) -6 route add default via fd00:77::1") }
     }
 
     func tearDown() {

@@ -94,9 +94,15 @@ final class Proxy {
         _ = withUnsafeMutablePointer(to: &address) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { ask(socket, $0, &size) }
         }
+        let port = UInt16(bigEndian: address.sin6_port)
+        // A listener of a kernel without IPv6; the port is at the same place in both.
+        if Int32(address.sin6_family) == AF_INET {
+            let own = withUnsafeBytes(of: address) { $0.load(as: sockaddr_in.self) }
+            return ("\(IPAddress(v4: UInt32(bigEndian: own.sin_addr.s_addr)))", port)
+        }
         let bytes = withUnsafeBytes(of: address.sin6_addr) { Array($0) }
         let half = { (range: Range<Int>) in bytes[range].reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
-        return ("\(IPAddress(high: half(0..<8), low: half(8..<16)))", UInt16(bigEndian: address.sin6_port))
+        return ("\(IPAddress(high: half(0..<8), low: half(8..<16)))", port)
     }
 
     /// The leg to the application: a blocking conversation from the client's address.
