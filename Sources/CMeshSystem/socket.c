@@ -129,6 +129,11 @@ int mesh_socket_accept(int listener, struct mesh_address *peer) {
     return accepted;
 }
 
+int mesh_socket_identity(int socket, uint64_t *cookie) {
+    socklen_t size = sizeof *cookie;
+    return getsockopt(socket, SOL_SOCKET, SO_COOKIE, cookie, &size) < 0 ? -errno : 0;
+}
+
 int mesh_socket_local(int socket, struct mesh_address *address) {
     union name name;
     socklen_t size = sizeof name;

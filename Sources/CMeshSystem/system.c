@@ -33,6 +33,10 @@ int mesh_open(const char *path) { return result(open(path, O_RDONLY | O_CLOEXEC)
 
 int mesh_memory_file(void) { return result(memfd_create("culvert", MFD_CLOEXEC)); }
 
+int mesh_duplicate(int descriptor) { return result(fcntl(descriptor, F_DUPFD_CLOEXEC, 3)); }
+
+int mesh_unlink(const char *path) { return result(unlink(path)); }
+
 int mesh_inode(int descriptor, uint64_t *inode) {
     struct stat status;
     if (fstat(descriptor, &status) < 0) {

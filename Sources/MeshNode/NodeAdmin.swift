@@ -14,9 +14,8 @@ struct NodeAdmin {
     let plane: DataPlane
     let workloads: WorkloadManager
     let svids: SVIDStore
-    /// nil at levels without direct connections.
-    let direct: DirectTraffic?
-    let kernel: NodeCapture
+    /// Another one after a hand-over that failed.
+    let kernel: @Sendable () -> NodeKernel
     let registry: MetricsRegistry
     let log: AccessLogWriter
     let levels: LogLevels
@@ -24,15 +23,16 @@ struct NodeAdmin {
 
     var sources: AdminSources {
         let (source, plane, workloads, svids, levels) = (source, plane, workloads, svids, levels)
-        let (direct, kernel, registry, log, explain) = (direct, kernel, registry, log, explain)
-        let obstacle = kernel.programs.map(\.acceleration.obstacle) ?? "capture level \(kernel.level.rawValue)"
+        let (kernel, registry, log, explain) = (kernel, registry, log, explain)
+        let capture = kernel().capture
+        let obstacle = capture.programs.map(\.acceleration.obstacle) ?? "capture level \(capture.level.rawValue)"
         let acceleration = obstacle.map { "unavailable: \($0)" } ?? "available"
         return AdminSources(
             daemon: DaemonFacts(
                 kind: .node, name: nodeName, version: NodeOptions.version, cores: plane.coreCount,
-                captureLevel: kernel.level.rawValue, acceleration: acceleration),
+                captureLevel: capture.level.rawValue, acceleration: acceleration),
             snapshot: { source.state.snapshot },
-            connections: { await plane.connections() + (direct?.openConnections ?? []) },
+            connections: { await plane.connections() + (kernel().direct?.openConnections ?? []) },
             certificates: { svids.adminCertificates() },
             metrics: {
                 await plane.collectMetrics(into: registry)
@@ -49,10 +49,11 @@ struct NodeAdmin {
                 registry.setTotal(
                     log.dropped, of: MetricKey("culvert_access_log_dropped_total"),
                     help: "Access log lines dropped because the log's reader was too slow")
+                let kernel = kernel()
                 registry.set(
-                    1, of: MetricKey("culvert_capture_level", [.init("level", kernel.level.rawValue)]),
+                    1, of: MetricKey("culvert_capture_level", [.init("level", kernel.capture.level.rawValue)]),
                     help: "1 for the level capture works at")
-                if let statistics = kernel.statistics() {
+                if let statistics = kernel.capture.statistics() {
                     for event in CaptureEvent.allCases {
                         registry.setTotal(
                             statistics[event],
@@ -60,7 +61,7 @@ struct NodeAdmin {
                             help: "What the capture programs did")
                     }
                 }
-                if let programs = kernel.programs {
+                if let programs = kernel.capture.programs {
                     registry.set(
                         Int64(programs.followedFlows), of: MetricKey("culvert_direct_connections"),
                         help: "Same-node connections open now that go without the proxy")
@@ -69,7 +70,7 @@ struct NodeAdmin {
                         help: "1 where the kernel is fit for accelerated connections (acceleration: sockmap)")
                 }
                 registry.setTotal(
-                    direct?.acceleratedBytes ?? 0, of: MetricKey("culvert_accelerated_bytes_total"),
+                    kernel.direct?.acceleratedBytes ?? 0, of: MetricKey("culvert_accelerated_bytes_total"),
                     help: "Bytes of closed same-node connections that bypassed TCP")
                 return registry.render(mesh: source.state.snapshot)
             },

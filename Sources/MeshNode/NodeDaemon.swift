@@ -34,17 +34,14 @@ public struct NodeDaemon: Sendable {
         // First, so that "run as root" is what a plain user reads and not which file they may not write.
         try attempt { try NodeCapture.requireCapabilities(for: options.captureLevel) }
         let authority = try attempt { try loadAuthority(state) }
-        let kernel = try attempt { try NodeCapture(options: captureOptions, level: options.captureLevel) }
-        let because = kernel.explanation.isEmpty ? "" : ": \(kernel.explanation)"
-        logger.log(level: because.isEmpty ? .info : .warning, "capture level \(kernel.level)\(because)")
-        if options.kubeletCgroup != nil, kernel.programs == nil {
-            logger.warning(
-                "--kubelet-cgroup has no effect at capture level \(kernel.level): STRICT workloads refuse the kubelet's probes"
-            )
+        // Not before everything else was found good: the running daemon stops writing kernel state.
+        let inheritance = options.takesOver ? try await requestHandover(logger) : nil
+        let capture = try attempt {
+            try NodeCapture(
+                options: captureOptions, level: inheritance?.level ?? options.captureLevel,
+                takingOver: inheritance?.captureListeners)
         }
-        if kernel.programs == nil {
-            logger.warning("at this level DNS is captured by TCP alone; questions by UDP go where they are meant to")
-        }
+        report(capture, logger)
 
         let log = AccessLogWriter(format: format, cores: options.cores)
         log.start()
@@ -57,7 +54,7 @@ public struct NodeDaemon: Sendable {
                     telemetry: CoreTelemetry(
                         metrics: CoreMetrics(core: core.index), log: log.queues[core.index], isWaypoint: false),
                     applicationLeg: ApplicationLeg(mark: CaptureConstants.upstreamMark),
-                    filterRules: kernel.proxyMark.map(FilterRules.init))
+                    filterRules: capture.proxyMark.map(FilterRules.init))
             }
         }
         defer { plane.stop() }
@@ -65,41 +62,68 @@ public struct NodeDaemon: Sendable {
         let svids = SVIDStore(signer: signer, changed: { svid in plane.install(svid, logger: logger) })
         let obstacle = KernelCapture.directObstacle()
         if let obstacle { logger.warning("same-node connections go through the proxy: \(obstacle)") }
-        let direct =
-            obstacle != nil
-            ? nil
-            : kernel.programs.map {
-                DirectTraffic(nodeName: nodeName, kernel: $0, plane: plane, logger: Logger(label: "direct"))
-            }
-        try attempt { try direct?.start() }
-        defer { direct?.stop() }
+        let makeKernel: @Sendable (NodeCapture) throws -> NodeKernel = {
+            try NodeKernel($0, nodeName: nodeName, plane: plane, hasDirect: obstacle == nil)
+        }
+        let kernel = try attempt { try makeKernel(capture) }
         let workloads = WorkloadManager(
-            nodeName: nodeName, plane: plane, kernel: kernel, svids: svids, direct: direct,
+            nodeName: nodeName, plane: plane, kernel: kernel, svids: svids, inheritance: inheritance,
             logger: Logger(label: "workloads"))
-        let identity = try attempt {
+        let place = try attempt {
             try FileManager.default.createDirectory(
                 atPath: "\(options.runDirectory)/\(nodeName)", withIntermediateDirectories: true,
                 attributes: [.posixPermissions: 0o755])
-            return try IdentityServer(path: options.identitySocket, signer: signer) { inode in
-                source.state.snapshot.identityOfWaypoint(inNamespace: inode, node: nodeName)
+            return try NodePlace(
+                captureOptions, kernel: kernel, workloads: workloads, plane: plane, logger: logger,
+                makeKernel: makeKernel
+            ) { [options] in
+                try IdentityServer(path: options.identitySocket, signer: signer) { inode in
+                    source.state.snapshot.identityOfWaypoint(inNamespace: inode, node: nodeName)
+                }
             }
         }
-        defer { identity.stop() }
+        defer { place.stop() }
         let registry = MetricsRegistry()
         let admin = AdminServer(
             ports: .init(admin: options.adminPort, metrics: options.metricsPort, readiness: options.readinessPort),
             sources: NodeAdmin(
-                nodeName: nodeName, source: source, plane: plane, workloads: workloads, svids: svids, direct: direct,
-                kernel: kernel, registry: registry, log: log, levels: levels,
+                nodeName: nodeName, source: source, plane: plane, workloads: workloads, svids: svids,
+                kernel: { place.kernel }, registry: registry, log: log, levels: levels,
                 explain: NodeExplain(
-                    nodeName: nodeName, source: source, workloads: workloads, kernel: kernel, directObstacle: obstacle)
+                    nodeName: nodeName, source: source, workloads: workloads, capture: { place.kernel.capture },
+                    directObstacle: obstacle)
             ).sources, logger: Logger(label: "admin"))
+        let endpoints = Pausable { try await place.serve(admin) }
+        place.own(endpoints)
+        let shutdown = AsyncStream.makeStream(of: Void.self)
+        let handover = HandoverServer(
+            path: options.handoverSocket, level: capture.level,
+            owner: .init(
+                release: place.release, takeBack: place.takeBack, isAlone: place.isAlone,
+                leave: {
+                    await place.leave()
+                    shutdown.continuation.yield()
+                }),
+            logger: Logger(label: "handover"))
         let group = ServiceGroup(
             configuration: .init(
                 services: [
-                    .init(service: Running(admin.run)),
+                    .init(service: endpoints),
                     .init(service: Running(svids.run)),
                     .init(service: Running { await workloads.follow(source) }),
+                    // What it accepted beside the running daemon is finished also where it gives up.
+                    .init(
+                        service: Running {
+                            guard let inheritance else { return try await handover.run() }
+                            try await place.settle(inheritance)
+                            async let end: Void = place.outlive(inheritance)
+                            try await handover.run()
+                            try await end
+                        },
+                        failureTerminationBehavior: .gracefullyShutdownGroup),
+                    .init(
+                        service: Running { for await _ in shutdown.stream { break } },
+                        successTerminationBehavior: .gracefullyShutdownGroup),
                     .init(
                         service: Running {
                             await NodeResolvers(
@@ -119,7 +143,38 @@ public struct NodeDaemon: Sendable {
         } catch let error as IdentityError {
             throw NodeError(error.description)
         }
+        if let successor = handover.successor {
+            return logger.info("stopped; process \(successor) serves this node")
+        }
+        handover.removeSocket()
         logger.info("stopped; capture stays in place: workloads get refusals until a node proxy runs again")
+    }
+
+    private func report(_ capture: NodeCapture, _ logger: Logger) {
+        let because = capture.explanation.isEmpty ? "" : ": \(capture.explanation)"
+        logger.log(level: because.isEmpty ? .info : .warning, "capture level \(capture.level)\(because)")
+        guard capture.programs == nil else { return }
+        if options.kubeletCgroup != nil {
+            logger.warning(
+                "--kubelet-cgroup has no effect at capture level \(capture.level): STRICT workloads refuse the kubelet's probes"
+            )
+        }
+        logger.warning("at this level DNS is captured by TCP alone; questions by UDP go where they are meant to")
+    }
+
+    /// Asks a running daemon of the node to hand over; nil when none runs.
+    private func requestHandover(_ logger: Logger) async throws -> Inheritance? {
+        do {
+            let inheritance = try await Inheritance.request(options.handoverSocket, level: options.captureLevel)
+            if let inheritance {
+                logger.info("taking over from process \(inheritance.process)")
+            } else {
+                logger.info("no node proxy waits at \(options.handoverSocket): starting as usual")
+            }
+            return inheritance
+        } catch {
+            throw NodeError("hand-over (\(options.handoverSocket)): \(error)")
+        }
     }
 
     private var captureOptions: CaptureOptions {

@@ -7,9 +7,12 @@ struct NodeExplain: Sendable {
     let nodeName: String
     let source: FileSource
     let workloads: WorkloadManager
-    let kernel: NodeCapture
+    /// Another one after a hand-over that failed.
+    let capture: @Sendable () -> NodeCapture
     /// Why this node has no direct connections, whatever the configuration says; nil: it can have them.
     let directObstacle: String?
+
+    private var kernel: NodeCapture { capture() }
 
     /// - Parameter destination: to which the way is asked for.
     func answer(_ text: String, to destination: SocketAddress?) -> CaptureAnswer {

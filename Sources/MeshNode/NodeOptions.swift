@@ -24,11 +24,13 @@ public struct NodeOptions: Sendable {
     public var logFormat: LogFormat
     /// nil: the best that works here.
     public var captureLevel: CaptureLevel?
+    /// Takes over from a running node proxy of the same name, without a refused connection.
+    public var takesOver: Bool
 
     public init(
         nodeName: String, configuration: String, cores: Int, cgroup: String? = nil, bpffs: String = "/sys/fs/bpf",
         runDirectory: String = "/run/culvert", stateDirectory: String = "/var/lib/culvert", adminPort: Int = 15000,
-        metricsPort: Int = 15020, readinessPort: Int = 15021, logFormat: LogFormat = .text
+        metricsPort: Int = 15020, readinessPort: Int = 15021, logFormat: LogFormat = .text, takesOver: Bool = false
     ) {
         self.nodeName = nodeName
         self.configuration = configuration
@@ -41,6 +43,7 @@ public struct NodeOptions: Sendable {
         self.metricsPort = metricsPort
         self.readinessPort = readinessPort
         self.logFormat = logFormat
+        self.takesOver = takesOver
     }
 
     /// This release.
@@ -48,4 +51,7 @@ public struct NodeOptions: Sendable {
 
     /// Where local waypoints fetch their certificates.
     public var identitySocket: String { "\(runDirectory)/\(nodeName)/identity.sock" }
+
+    /// Where a newer node proxy asks this one to hand over.
+    public var handoverSocket: String { "\(runDirectory)/\(nodeName)/handover.sock" }
 }

@@ -18,30 +18,17 @@ struct PodDNS: Sendable {
         plane.post { hub in hub.dnsServers.original = { kernel.originalDNSServer($0) } }
     }
 
-    /// Serves a workload that is captured. What is asked between capture and the core's start waits in the socket.
-    func start(_ name: ObjectName, in namespace: NetworkNamespace) throws {
+    /// The two sockets of one workload's server.
+    struct Sockets {
         let datagrams: Int32
         let streams: Int32
-        do {
-            datagrams = try namespace.run { () throws(SystemError) in
-                try Socket.bindDatagrams(port: ProxyPort.dns)
-            }
-            do {
-                var options = ListenOptions()
-                options.reusePort = true
-                streams = try namespace.run { () throws(SystemError) in
-                    try Socket.listen(
-                        RawSocketAddress(high: 0, low: 0, isIPv4: false, port: ProxyPort.dns), options: options)
-                }
-            } catch {
-                Socket.close(datagrams)
-                throw error
-            }
-        } catch {
-            throw NodeError(
-                "its DNS is not captured: port \(ProxyPort.dns) cannot be had inside the workload (\(error)): stop what "
-                    + "listens on it, or set the annotation \(Annotations.dnsCapture): \"false\"")
-        }
+    }
+
+    /// Serves a workload that is captured. What is asked between capture and the core's start waits in the socket.
+    /// - Parameter inherited: of the daemon before this one, which may still read from them; nil: new ones are made.
+    func start(_ name: ObjectName, in namespace: NetworkNamespace, inherited: Sockets?) throws {
+        let sockets = try inherited ?? Self.open(in: namespace)
+        let (datagrams, streams) = (sockets.datagrams, sockets.streams)
         do {
             try kernel.captureDNS(of: name, namespace: namespace.descriptor, socket: datagrams)
         } catch {
@@ -55,6 +42,30 @@ struct PodDNS: Sendable {
             } catch {
                 logger.error("DNS of \(name): \(error)")
             }
+        }
+    }
+
+    private static func open(in namespace: NetworkNamespace) throws -> Sockets {
+        do {
+            let datagrams = try namespace.run { () throws(SystemError) in
+                try Socket.bindDatagrams(port: ProxyPort.dns)
+            }
+            do {
+                var options = ListenOptions()
+                options.reusePort = true
+                let streams = try namespace.run { () throws(SystemError) in
+                    try Socket.listen(
+                        RawSocketAddress(high: 0, low: 0, isIPv4: false, port: ProxyPort.dns), options: options)
+                }
+                return Sockets(datagrams: datagrams, streams: streams)
+            } catch {
+                Socket.close(datagrams)
+                throw error
+            }
+        } catch {
+            throw NodeError(
+                "its DNS is not captured: port \(ProxyPort.dns) cannot be had inside the workload (\(error)): stop what "
+                    + "listens on it, or set the annotation \(Annotations.dnsCapture): \"false\"")
         }
     }
 

@@ -1,13 +1,13 @@
 internal import MeshKernel
 internal import MeshModel
+internal import MeshProxy
 internal import MeshRuntime
 
 /// The proxy's listening sockets inside one workload's namespace: for every port one socket a core, in a reuseport
-/// group, so that the kernel spreads connections over the cores.
+/// group, so that the kernel spreads connections over the cores; or those of the daemon before this one.
 struct PodListeners {
-    private(set) var outbound: [Int32] = []
-    private(set) var inbound: [Int32] = []
-    private(set) var tunnel: [Int32] = []
+    /// For each purpose and core.
+    private var sockets: [ListenerPurpose: [[Int32]]] = [:]
 
     /// A port that something else in the pod already listens on.
     struct PortTaken: Error {
@@ -17,16 +17,37 @@ struct PodListeners {
 
     init(in namespace: NetworkNamespace, cores: Int) throws {
         do {
-            for (port, list) in [
-                (ProxyPort.outbound, \PodListeners.outbound), (ProxyPort.inboundPlaintext, \.inbound),
-                (ProxyPort.tunnel, \.tunnel),
-            ] {
+            for purpose in ListenerPurpose.ofEveryWorkload {
                 for _ in 0..<cores {
                     do {
-                        self[keyPath: list].append(try Self.listen(port, in: namespace))
+                        sockets[purpose, default: []].append([try Self.listen(purpose.port, in: namespace)])
                     } catch {
-                        throw PortTaken(port: port, cause: error)
+                        throw PortTaken(port: purpose.port, cause: error)
                     }
+                }
+            }
+        } catch {
+            close()
+            throw error
+        }
+    }
+
+    /// Goes on with the sockets of another daemon, which may have had another number of cores. No socket is added: it
+    /// would join the group at once and take connections that nobody accepts if this daemon fails.
+    init(_ inherited: InheritedListeners, cores: Int) throws {
+        do {
+            for purpose in ListenerPurpose.ofEveryWorkload {
+                var shares = [[Int32]](repeating: [], count: cores)
+                for (index, socket) in (inherited.sockets[purpose] ?? []).enumerated() {
+                    shares[index % cores].append(socket)
+                }
+                sockets[purpose] = shares
+            }
+            // A core more than there are sockets accepts on one that another core has as well.
+            for (purpose, shares) in sockets {
+                let handed = inherited.sockets[purpose] ?? []
+                for index in shares.indices where shares[index].isEmpty {
+                    sockets[purpose]?[index] = [try Socket.duplicate(handed[index % handed.count])]
                 }
             }
         } catch {
@@ -46,21 +67,33 @@ struct PodListeners {
         }
     }
 
-    /// What core `index` accepts on; its descriptors are the core's from then on.
-    func ofCore(_ index: Int) -> (outbound: Int32, inbound: Int32, tunnel: Int32) {
-        (outbound[index], inbound[index], tunnel[index])
+    /// What core `index` accepts on; the descriptors are the core's from then on.
+    func ofCore(_ index: Int) -> [(purpose: ListenerPurpose, socket: Int32)] {
+        ListenerPurpose.ofEveryWorkload.flatMap { purpose in
+            (sockets[purpose]?[index] ?? []).map { (purpose, $0) }
+        }
     }
 
     /// One member of each group stands for all in the capture programs.
     var first: CaptureListeners {
-        CaptureListeners(outbound: outbound[0], inbound: inbound[0], tunnel: tunnel[0])
+        CaptureListeners(outbound: first(.outbound), inbound: first(.inbound), tunnel: first(.tunnel))
     }
 
+    private func first(_ purpose: ListenerPurpose) -> Int32 { sockets[purpose]?.first?.first ?? -1 }
+
     /// Closes what no core has taken over.
-    mutating func close() {
-        for descriptor in outbound + inbound + tunnel { Socket.close(descriptor) }
-        outbound.removeAll()
-        inbound.removeAll()
-        tunnel.removeAll()
+    func close() {
+        for socket in sockets.values.joined().joined() { Socket.close(socket) }
+    }
+}
+
+extension ListenerPurpose {
+    fileprivate var port: UInt16 {
+        switch self {
+        case .outbound: ProxyPort.outbound
+        case .inbound: ProxyPort.inboundPlaintext
+        case .tunnel: ProxyPort.tunnel
+        case .dnsDatagrams, .dnsStreams: ProxyPort.dns
+        }
     }
 }

@@ -23,6 +23,18 @@ final class WorkloadManager: Sendable {
     private enum Event {
         case configuration(FileSource.Update)
         case tick
+        case request(Request)
+    }
+
+    /// From other parts of the daemon, done between two events.
+    private enum Request {
+        case release
+        case takeBack(NodeKernel)
+    }
+
+    private struct Requests {
+        var waiting: [CheckedContinuation<Void, Never>] = []
+        var isOver = false
     }
 
     /// Touched only by `follow`, which is called once.
@@ -36,12 +48,17 @@ final class WorkloadManager: Sendable {
 
     private let nodeName: String
     private let plane: DataPlane
-    private let kernel: NodeCapture
+    /// nil while another daemon has the node: nothing is started then and no kernel state written.
+    private let owned: Mutex<NodeKernel?>
+    private let inheritance: Inheritance?
+    /// What the daemon before this one serves and this one not yet, with the reasons, after every attempt.
+    let inherited: AsyncStream<[ObjectName: String]>
+    private let inheritedNews: AsyncStream<[ObjectName: String]>.Continuation
+    private let events: AsyncStream<Event>
+    private let inbox: AsyncStream<Event>.Continuation
+    private let requests = Mutex(Requests())
     private let svids: SVIDStore
-    /// nil at levels without direct connections.
-    private let direct: DirectTraffic?
-    /// nil at levels without DNS capture.
-    private let dns: PodDNS?
+    private let starter: WorkloadStarter
     private let logger: Logger
     /// What readiness says: workload → why it is not served. nil key: the configuration as a whole.
     private let status = Mutex(Status())
@@ -56,16 +73,19 @@ final class WorkloadManager: Sendable {
     /// How often a workload that could not be started is tried again, and namespaces are looked after.
     private static let interval = Duration.seconds(1)
 
+    /// - Parameter inheritance: of the daemon that this one takes over from.
     init(
-        nodeName: String, plane: DataPlane, kernel: NodeCapture, svids: SVIDStore, direct: DirectTraffic?,
+        nodeName: String, plane: DataPlane, kernel: NodeKernel, svids: SVIDStore, inheritance: Inheritance?,
         logger: Logger
     ) {
         self.nodeName = nodeName
         self.plane = plane
-        self.kernel = kernel
+        owned = Mutex(kernel)
+        self.inheritance = inheritance
+        (inherited, inheritedNews) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
+        (events, inbox) = AsyncStream.makeStream()
         self.svids = svids
-        self.direct = direct
-        dns = kernel.programs.map { PodDNS(plane: plane, kernel: $0, logger: logger) }
+        starter = WorkloadStarter(plane: plane, svids: svids, logger: logger)
         self.logger = logger
     }
 
@@ -82,33 +102,138 @@ final class WorkloadManager: Sendable {
 
     /// Applies every state of the configuration until cancelled.
     func follow(_ source: FileSource) async {
-        let (events, continuation) = AsyncStream.makeStream(of: Event.self)
         await withTaskGroup(of: Void.self) { group in
-            group.addTask { [logger] in
+            group.addTask { [logger, inbox] in
                 do {
-                    for await update in try source.updates() { continuation.yield(.configuration(update)) }
+                    for await update in try source.updates() { inbox.yield(.configuration(update)) }
                 } catch {
                     logger.error("configuration is not watched: \(error)")
                 }
             }
-            group.addTask {
+            group.addTask { [inbox] in
                 while !Task.isCancelled {
                     try? await Task.sleep(for: Self.interval)
-                    continuation.yield(.tick)
+                    inbox.yield(.tick)
                 }
-                continuation.finish()
+                inbox.finish()
             }
             var state = State()
             for await event in events {
                 switch event {
                 case .configuration(let update): await apply(update, &state)
                 case .tick: await look(&state)
+                case .request(let request):
+                    await perform(request, &state)
+                    answerRequests(last: false)
                 }
                 if Task.isCancelled { break }
             }
+            answerRequests(last: true)
             group.cancelAll()
         }
     }
+
+    /// nil while another daemon has the node.
+    private var kernel: NodeKernel? { owned.withLock { $0 } }
+
+    // MARK: Hand-over
+
+    /// Writes no kernel state from the return on; connections are served as before.
+    func release() async { await request(.release) }
+
+    /// Captures with `kernel` what is served, and goes on as usual.
+    func takeBack(_ kernel: NodeKernel) async { await request(.takeBack(kernel)) }
+
+    private func request(_ request: Request) async {
+        await withCheckedContinuation { continuation in
+            let isOver = requests.withLock { requests in
+                if !requests.isOver { requests.waiting.append(continuation) }
+                return requests.isOver
+            }
+            if isOver { continuation.resume() } else { inbox.yield(.request(request)) }
+        }
+    }
+
+    private func answerRequests(last: Bool) {
+        let waiting = requests.withLock { requests in
+            if last { requests.isOver = true }
+            defer { requests.waiting.removeAll() }
+            return requests.waiting
+        }
+        for continuation in waiting { continuation.resume() }
+    }
+
+    private func perform(_ request: Request, _ state: inout State) async {
+        switch request {
+        case .release: owned.withLock { $0 = nil }
+        case .takeBack(let kernel):
+            owned.withLock { $0 = kernel }
+            do {
+                try await recapture(&state, kernel)
+            } catch {
+                // Served anew, over what runs.
+                logger.error("workloads are started again: \(error)")
+                for name in state.live.keys { state.live[name]?.isOutdated = true }
+            }
+            await startMissing(&state)
+            adjustDNS(&state)
+            refreshDirect(state)
+            for name in kernel.capture.sweep(keeping: Set(state.wanted.keys)) {
+                logger.info("workload \(name) is released")
+            }
+        }
+    }
+
+    /// Brings the kernel's side of what is served up to date: another daemon may have changed it.
+    private func recapture(_ state: inout State, _ kernel: NodeKernel) async throws {
+        let copies = try await plane.copyListeners()
+        defer { for copy in copies { Socket.close(copy.descriptor) } }
+        for (name, live) in state.live where !live.isOutdated {
+            func first(_ purpose: ListenerPurpose) -> Int32 {
+                copies.first { $0.workload == name && $0.purpose == purpose }?.descriptor ?? -1
+            }
+            let (namespace, scope) = (live.namespace.descriptor, live.workload.scope)
+            try kernel.capture.attach(
+                name, namespace: namespace, addresses: live.workload.addresses, scope: scope,
+                listeners: CaptureListeners(
+                    outbound: first(.outbound), inbound: first(.inbound), tunnel: first(.tunnel)))
+            try kernel.capture.setScope(scope, of: name)
+            switch live.hasDNS {
+            case true?:
+                try kernel.capture.programs?.captureDNS(of: name, namespace: namespace, socket: first(.dnsDatagrams))
+            case false?: kernel.capture.programs?.releaseDNS(of: name)
+            case nil: break
+            }
+        }
+    }
+
+    /// After the first configuration: what an earlier daemon captured and this configuration does not name is let go,
+    /// once everything that a running one serves is served here.
+    private func finishAdoption(_ state: inout State) {
+        guard state.isAdopting, let kernel else { return }
+        if let inheritance {
+            for live in state.live.values where !live.isOutdated && (kernel.dns == nil || live.hasDNS != nil) {
+                inheritance.served(inNamespace: live.namespace.inode)
+            }
+            let problems = status.withLock { $0.problems }
+            var missing: [ObjectName: String] = [:]
+            for name in inheritance.waiting where state.wanted[name] != nil {
+                missing[name] =
+                    problems[name]
+                    ?? (state.live[name] == nil
+                        ? "it waits for the others" : "the running proxy serves it in another network namespace")
+            }
+            inheritedNews.yield(missing)
+            guard missing.isEmpty else { return }
+        }
+        state.isAdopting = false
+        for name in kernel.capture.sweep(keeping: Set(state.wanted.keys)) {
+            logger.info("workload \(name) of an earlier run is released")
+        }
+        inheritance?.dropAll()
+    }
+
+    // MARK: Configuration
 
     private func apply(_ update: FileSource.Update, _ state: inout State) async {
         if let failure = update.failure {
@@ -141,20 +266,14 @@ final class WorkloadManager: Sendable {
         await startMissing(&state)
         adjustDNS(&state)
         refreshDirect(state)
-        if state.isAdopting {
-            state.isAdopting = false
-            // Workloads of an earlier run that this configuration does not name.
-            for name in kernel.sweep(keeping: Set(state.wanted.keys)) {
-                logger.info("workload \(name) of an earlier run is released")
-            }
-        }
+        finishAdoption(&state)
         status.withLock { $0.isStarted = true }
     }
 
     /// Retries what failed, and notices namespaces that were replaced.
     private func look(_ state: inout State) async {
-        direct?.sweep()
-        kernel.programs?.refreshAgent()
+        kernel?.direct?.sweep()
+        kernel?.capture.programs?.refreshAgent()
         let before = state.live.keys
         for (name, live) in state.live {
             guard let path = live.workload.netns else { continue }
@@ -166,18 +285,20 @@ final class WorkloadManager: Sendable {
         await startMissing(&state)
         adjustDNS(&state)
         if state.live.keys != before { refreshDirect(state) }
+        if state.snapshot != nil { finishAdoption(&state) }
     }
 
     /// Captures the DNS of the workloads that want it, tries again where that failed, and lets go where it is not wanted
     /// any more.
     private func adjustDNS(_ state: inout State) {
-        guard let dns, let snapshot = state.snapshot else { return }
+        guard let dns = kernel?.dns, let snapshot = state.snapshot else { return }
         for (name, live) in state.live where !live.isOutdated {
             let isWanted = snapshot.capturesDNS(live.workload)
             guard live.hasDNS != isWanted else { continue }
             do {
                 if isWanted {
-                    try dns.start(name, in: live.namespace)
+                    try dns.start(
+                        name, in: live.namespace, inherited: inheritance?.dns(inNamespace: live.namespace.inode))
                 } else {
                     dns.stop(name)
                 }
@@ -193,20 +314,44 @@ final class WorkloadManager: Sendable {
     private func refreshDirect(_ state: State) {
         guard let snapshot = state.snapshot else { return }
         // As the configuration has them now: a workload may wait to be started anew with what it has become.
-        direct?.refresh(
+        kernel?.direct?.refresh(
             snapshot,
             live: state.live.compactMap { name, live in live.isOutdated ? nil : snapshot.workload(named: name) })
     }
 
     private func startMissing(_ state: inout State) async {
+        guard let kernel else { return }
+        var inheriting: [WorkloadStarter.Ready] = []
         for (name, workload) in state.wanted where state.live[name]?.isOutdated ?? true {
             do {
-                let before = state.live[name]?.workload.identity
-                state.live[name] = try await start(workload)
-                if let before { forget(before, state) }
-                report(name, nil)
+                let ready = try await starter.prepare(workload)
+                if inheritance?.hasListeners(inNamespace: ready.namespace.inode) ?? false {
+                    inheriting.append(ready)
+                } else {
+                    try await starter.start(ready, kernel.capture)
+                    wentLive(ready, &state)
+                }
             } catch {
                 report(name, "\(error)")
+            }
+        }
+        let names = Set(inheriting.map(\.workload.name))
+        let isWhole =
+            !state.isAdopting
+            || inheritance?.waiting.allSatisfy {
+                state.wanted[$0] == nil || state.live[$0] != nil || names.contains($0)
+            } ?? true
+        // Not one before all can be: a hand-over that fails has then not cost a connection. And every core knows all of
+        // them before it accepts for one: they call each other from the first connection on.
+        if !isWhole { inheriting.removeAll() }
+        for ready in inheriting { starter.add(ready) }
+        for ready in inheriting {
+            do {
+                guard let handed = try inheritance?.listeners(inNamespace: ready.namespace.inode) else { continue }
+                try await starter.start(ready, kernel.capture, on: handed)
+                wentLive(ready, &state)
+            } catch {
+                report(ready.workload.name, "\(error)")
             }
         }
         let wanted = state.wanted
@@ -231,72 +376,25 @@ final class WorkloadManager: Sendable {
         }
     }
 
-    private func start(_ workload: Workload) async throws -> Live {
-        guard let path = workload.netns else { throw NodeError("it has no netns") }
-        let namespace = try NetworkNamespace(path: path)
-        let svid = try await svids.svid(for: workload.identity)
-        let context = try TLSContext(svid: svid)
-        var listeners: PodListeners
-        do {
-            listeners = try PodListeners(in: namespace, cores: plane.coreCount)
-        } catch let taken as PodListeners.PortTaken {
-            throw NodeError(
-                "port \(taken.port) cannot be had inside the workload (\(taken.cause)); the proxy needs 15001, 15006 and "
-                    + "15008 there: stop what listens on it")
-        }
-        for index in 0..<plane.coreCount {
-            let (outbound, inbound, tunnel) = listeners.ofCore(index)
-            plane.post(to: index) { [logger] hub in
-                do {
-                    try hub.add(
-                        workload, namespace: namespace, tls: context, outbound: outbound, inbound: inbound,
-                        tunnel: tunnel)
-                } catch {
-                    logger.error("listeners of \(workload.name) on core \(index): \(error)")
-                }
-            }
-        }
-        // Only when every core accepts may connections be steered to them.
-        _ = await plane.openConnections()
-        do {
-            try kernel.attach(
-                workload.name, namespace: namespace.descriptor, addresses: workload.addresses, scope: workload.scope,
-                listeners: listeners.first)
-            reportScope(of: workload, unplaced: try kernel.setScope(workload.scope, of: workload.name))
-        } catch {
-            plane.post { $0.remove(workload.name) }
-            throw error
-        }
-        return Live(workload: workload, namespace: namespace)
+    private func wentLive(_ ready: WorkloadStarter.Ready, _ state: inout State) {
+        let name = ready.workload.name
+        let before = state.live[name]?.workload.identity
+        state.live[name] = Live(workload: ready.workload, namespace: ready.namespace)
+        if let before { forget(before, state) }
+        report(name, nil)
     }
 
     /// Applies what can change without new listeners, for connections made from now on.
     /// - Returns: false when it could not be done: the workload has to be started anew.
     private func adjust(_ workload: Workload, before: Workload) -> Bool {
-        guard workload.scope != before.scope else { return true }
+        guard workload.scope != before.scope, let kernel else { return true }
         do {
-            reportScope(of: workload, unplaced: try kernel.setScope(workload.scope, of: workload.name))
+            starter.reportScope(of: workload, unplaced: try kernel.capture.setScope(workload.scope, of: workload.name))
             if workload.scope.isWhole { logger.info("workload \(workload.name) is captured whole again") }
             return true
         } catch {
             logger.error("what is captured of \(workload.name) stays as it was: \(error)")
             return false
-        }
-    }
-
-    /// What an operator keeps out of the mesh is said aloud: nobody should learn it from a packet trace.
-    private func reportScope(of workload: Workload, unplaced: Int) {
-        if !workload.scope.isWhole {
-            logger.warning(
-                """
-                workload \(workload.name) has traffic in clear text and without policy, as its annotations say: \
-                captured is \(workload.scope)
-                """)
-        }
-        if unplaced > 0 {
-            logger.warning(
-                "\(unplaced) exclusions of \(workload.name) found no room in the kernel's map: that traffic is captured"
-            )
         }
     }
 
@@ -306,7 +404,7 @@ final class WorkloadManager: Sendable {
         plane.post { $0.remove(name) }
         _ = await plane.openConnections()
         do {
-            try kernel.detach(name)
+            try kernel?.capture.detach(name)
         } catch {
             logger.warning("capture of \(name) was not removed whole: \(error)")
         }

@@ -58,6 +58,11 @@ public final class Acceptor {
         listener = -1
     }
 
+    /// A descriptor of the same listener for somebody who goes on with it; nil when it is closed.
+    public func duplicate() throws(SystemError) -> Int32? {
+        listener >= 0 ? try Socket.duplicate(listener) : nil
+    }
+
     func becameReady() {
         for _ in 0..<Self.connectionsPerTurn {
             // `accept` may have closed us.

@@ -44,6 +44,16 @@ public final class DatagramSocket {
         descriptor = -1
     }
 
+    /// Reports no more that there is something to receive.
+    public func rest() {
+        if descriptor >= 0 { core.setListener(descriptor, token: token, isEnabled: false) }
+    }
+
+    /// A descriptor of the same socket for somebody who goes on with it; nil when it is closed.
+    public func duplicate() throws(SystemError) -> Int32? {
+        descriptor >= 0 ? try Socket.duplicate(descriptor) : nil
+    }
+
     /// Receives one datagram; what does not fit into `buffer` is lost. `to` (without its port) and `isLocal` are known
     /// to sockets made by `Socket.bindDatagrams`.
     public func receive(into buffer: UnsafeMutableRawBufferPointer) -> DatagramResult {

@@ -111,6 +111,11 @@ public enum Socket {
     /// Closes a socket that no stream or acceptor has taken over.
     public static func close(_ socket: Int32) { mesh_close(socket) }
 
+    /// A second descriptor of the same socket: it stays open until both are closed.
+    public static func duplicate(_ socket: Int32) throws(SystemError) -> Int32 {
+        try SystemError.check(mesh_duplicate(socket), "duplicate a socket")
+    }
+
     private static func bind(
         _ socket: Int32, to source: RawSocketAddress, remote: RawSocketAddress, options: ConnectOptions
     ) throws(SystemError) {

@@ -15,6 +15,8 @@ struct CulvertNode: AsyncParsableCommand {
             Example: culvert-node --node-name node-1 --config /etc/culvert
 
             Every flag has an environment twin: --node-name is CULVERT_NODE_NAME. SIGTERM drains; SIGHUP is not needed.
+            Upgrade without a refused connection: start the new version with --takeover while the old one runs; the old
+            one finishes what it has and ends by itself.
             Needs root, cgroup2 and bpffs: 'culvert preflight' says whether this machine has them.
             """)
 
@@ -39,7 +41,7 @@ struct CulvertNode: AsyncParsableCommand {
     @Option(help: ArgumentHelp("A mounted bpffs for maps and links. Default: /sys/fs/bpf.", valueName: "path"))
     var bpffs: String?
 
-    @Option(help: ArgumentHelp("Lock and identity socket. Default: /run/culvert.", valueName: "path"))
+    @Option(help: ArgumentHelp("Lock and sockets. Default: /run/culvert.", valueName: "path"))
     var runDir: String?
 
     @Option(
@@ -64,6 +66,9 @@ struct CulvertNode: AsyncParsableCommand {
             "Capture at this level, L0 to L3, or refuse to start. Default: the best that works here.",
             valueName: "level"))
     var captureLevel: String?
+
+    @Flag(help: "Take over from a running node proxy of this name; no connection is refused meanwhile.")
+    var takeover = false
 
     static func main() async {
         do {
@@ -118,6 +123,7 @@ struct CulvertNode: AsyncParsableCommand {
         options.readinessPort = try settings.number(readinessPort, "readiness-port", in: ports) ?? options.readinessPort
         options.logFormat = try settings.choice(logFormat, "log-format", LogFormat.self) ?? options.logFormat
         options.captureLevel = try settings.choice(captureLevel, "capture-level", CaptureLevel.self)
+        options.takesOver = try settings.flag(takeover, "takeover")
         return options
     }
 }

@@ -3,8 +3,6 @@ import MeshTestKit
 import Synchronization
 
 extension MeshLab {
-    private static let traffic = tool("traffic.py")
-
     /// The path of one of the scripts in Tools.
     static func tool(_ name: String) -> String {
         URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Tools/\(name)").path
@@ -27,9 +25,12 @@ extension MeshLab {
         var outcome: String { text("outcome") }
     }
 
-    private func launch(_ arguments: [String], in host: LabHost, input: String = "/dev/null") -> Launch {
+    private func launch(
+        _ arguments: [String], in host: LabHost, input: String = "/dev/null", script: String = "traffic.py"
+    ) -> Launch {
         Launch(
-            python, [Self.traffic] + arguments, in: host, environment: ["PYTHONDONTWRITEBYTECODE": "1"], input: input)
+            python, [Self.tool(script)] + arguments, in: host, environment: ["PYTHONDONTWRITEBYTECODE": "1"],
+            input: input)
     }
 
     /// Runs one of the clients of traffic.py to its end.
@@ -59,7 +60,9 @@ extension MeshLab {
             self.input = input
         }
 
-        func release() throws { try input.write(contentsOf: Data("\n".utf8)) }
+        func release() throws { try tell("") }
+
+        func tell(_ word: String) throws { try input.write(contentsOf: Data("\(word)\n".utf8)) }
 
         func line(_ words: String...) async throws -> Verdict {
             try await eventually("\(words) of \(process.name)", within: .seconds(120)) {
@@ -70,7 +73,9 @@ extension MeshLab {
         }
     }
 
-    func background(_ arguments: String..., from host: LabHost) throws -> Waiting {
+    func background(
+        _ arguments: String..., from host: LabHost, script: String = "traffic.py"
+    ) throws -> Waiting {
         let name = "\(arguments[0])-\(UInt32.random(in: 0 ... .max))"
         let pipe = "\(lab.folder)/\(name).in"
         guard mkfifo(pipe, 0o600) == 0 else {
@@ -78,7 +83,7 @@ extension MeshLab {
         }
         // Open for both, so that neither side waits for the other.
         guard let input = FileHandle(forUpdatingAtPath: pipe) else { throw LabError(.setUp, "cannot open \(pipe)") }
-        return Waiting(try lab.spawn(launch(arguments, in: host, input: pipe), name: name), input)
+        return Waiting(try lab.spawn(launch(arguments, in: host, input: pipe, script: script), name: name), input)
     }
 
     @discardableResult

@@ -211,13 +211,18 @@ final class MeshLab: Sendable {
     /// - Parameters:
     ///   - prefix: a command that becomes the proxy.
     ///   - more: further arguments of the proxy.
-    func start(_ number: Int, around prefix: [String] = [], more: [String] = []) throws {
+    ///   - name: of the log, when not the usual.
+    @discardableResult
+    func start(
+        _ number: Int, around prefix: [String] = [], more: [String] = [], name: String? = nil
+    ) throws -> LabProcess {
         let host = lab.nodes[number - 1]
         let command = prefix + [try Daemons.path("culvert-node")] + arguments(number) + more
         let node = try lab.spawn(
             Launch(command[0], Array(command.dropFirst()), in: host, cgroup: "\(host.cgroup)/proxy"),
-            name: "proxy-\(number)")
+            name: name ?? "proxy-\(number)")
         running.withLock { $0[number] = node }
+        return node
     }
 
     /// Takes a node out of the watch, for tests that end it.
@@ -227,6 +232,9 @@ final class MeshLab: Sendable {
         running.withLock { $0[number] = nil }
         return node
     }
+
+    /// Watches a process as the proxy of a node.
+    func remember(_ number: Int, _ node: LabProcess) { running.withLock { $0[number] = node } }
 
     func readiness(_ number: Int) async throws -> CurlAnswer {
         try await lab.curl("http://127.0.0.1:15021/healthz/ready", in: lab.nodes[number - 1])

@@ -125,6 +125,27 @@ final class UpgradeTests {
         #expect(try lab.surroundings() == before, "what the old version remembered was taken over")
     }
 
+    @Test func listenersThatARunningDaemonHandsOverAreSteeredToWithoutAGap() throws {
+        let old = try KernelCapture(options: lab.options)
+        let proxy = try Proxy(in: lab.namespace(lab.pod))
+        try lab.attach(old, proxy)
+        _ = try becomeFirstVersion(old.pins)
+        old.release()
+        #expect(throws: KernelError.self) { try lab.attach(old, proxy) }
+        let inode = try #require(Files.inode("/run/netns/\(lab.pod)"))
+        let capture = try KernelCapture(options: lab.options, takingOver: [inode: proxy.listeners])
+        #expect(capture.adoptable == [lab.name], "nothing is attached again yet")
+        for host in ["10.77.0.1", "fd00:77::1"] {
+            #expect(try lab.connect(in: lab.pod, host, 8080).error == "")
+            let accepted = try #require(proxy.accept(proxy.outbound))
+            #expect(accepted.destination == host)
+            close(accepted.socket)
+        }
+        try lab.attach(capture, proxy)
+        #expect(try lab.connect(in: lab.pod, "10.77.0.1", 8080).error == "")
+        try capture.uninstall()
+    }
+
     @Test func aMigrationCutShortIsFinishedByTheNextDaemon() throws {
         try lab.serve(in: lab.out, port: 8080)
         let before = try lab.surroundings()

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "culvert_kernel.h"
+#include "mesh_packet.h"
 #include "mesh_poll.h"
 #include "mesh_probe.h"
 #include "mesh_socket.h"

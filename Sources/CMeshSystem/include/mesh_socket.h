@@ -45,6 +45,8 @@ int mesh_socket_listen(int socket, int backlog);
 int mesh_socket_connect(int socket, const struct mesh_address *address, bool family_ipv4);
 /// The next connection, nonblocking and close-on-exec, and who made it.
 int mesh_socket_accept(int listener, struct mesh_address *peer);
+/// The kernel's name for a socket (SO_COOKIE), the same in every process that has it open.
+int mesh_socket_identity(int socket, uint64_t *cookie);
 int mesh_socket_local(int socket, struct mesh_address *address);
 /// Where a connection that the packet filter translated was going (SO_ORIGINAL_DST); -ENOENT when it was not.
 int mesh_socket_original_destination(int socket, struct mesh_address *address);

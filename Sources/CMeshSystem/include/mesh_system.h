@@ -13,6 +13,10 @@ const char *mesh_error_text(int code);
 int mesh_open(const char *path);
 /// An empty file that lives in memory until its last descriptor closes.
 int mesh_memory_file(void);
+/// A second, close-on-exec descriptor of the same open file.
+int mesh_duplicate(int descriptor);
+/// Removes a name; -ENOENT when there is none.
+int mesh_unlink(const char *path);
 /// The inode number of an open file.
 int mesh_inode(int descriptor, uint64_t *inode);
 

@@ -36,6 +36,16 @@ public struct DaemonSettings: Sendable {
         return number
     }
 
+    /// A flag without a value; its twin says true or false (1 or 0).
+    public func flag(_ flag: Bool, _ name: String) throws(Refusal) -> Bool {
+        guard !flag, let value = environment[Self.variable(name)] else { return flag }
+        switch value {
+        case "1", "true": return true
+        case "0", "false", "": return false
+        default: throw Refusal(description: "\(Self.variable(name)) is '\(value)'; it must be true or false")
+        }
+    }
+
     public func choice<Choice: RawRepresentable & CaseIterable>(
         _ flag: String?, _ name: String, _ type: Choice.Type
     ) throws(Refusal) -> Choice? where Choice.RawValue == String {

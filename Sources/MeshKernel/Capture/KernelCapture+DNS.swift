@@ -25,8 +25,7 @@ extension KernelCapture {
                 try DNSRoute.install(place: "\(workload)")
             }
             witness(.dnsRouted)
-            try objects.listeners.set(
-                UInt64(UInt32(bitPattern: socket)), for: ListenerRole.dns.key(slot: handle.slot))
+            try objects.setListener(socket, .dns, slot: handle.slot)
             try objects.dns.pods.set(
                 culvert_dns_pod(slot: handle.slot, ipv6: hasIPv6 ? 1 : 0), for: handle.cookie)
             witness(.dnsCaptured)

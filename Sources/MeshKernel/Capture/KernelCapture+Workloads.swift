@@ -101,7 +101,7 @@ extension KernelCapture {
     private func requireOpen(_ state: State) throws(KernelError) {
         if state.closed {
             throw KernelError(
-                .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled",
+                .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled or handed over",
                 remedy: "make a new one")
         }
     }
@@ -152,11 +152,7 @@ extension KernelCapture {
             return loopback
         }
         try objects.statistics.make(slot)
-        for (role, socket) in [
-            (ListenerRole.outbound, listeners.outbound), (.inbound, listeners.inbound), (.tunnel, listeners.tunnel),
-        ] {
-            try objects.listeners.set(UInt64(UInt32(bitPattern: socket)), for: role.key(slot: slot))
-        }
+        try objects.setListeners(listeners, slot: slot)
         witness(.listenersSet)
         let own = addresses.map(\.abi)
         let program = try objects.loadLookup(

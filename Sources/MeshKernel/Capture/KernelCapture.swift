@@ -32,7 +32,6 @@ public final class KernelCapture: Sendable {
     let proxyCgroup: ProxyCgroup
     let agent: AgentCgroups
     let witness: CaptureWitness
-    let lock: NodeLock
     /// The network namespace this process runs in.
     let ownNamespace: UInt64?
     let state: Mutex<State>
@@ -41,6 +40,8 @@ public final class KernelCapture: Sendable {
         /// What is captured: by this daemon, or by an earlier one of the node whose pins were found.
         var workloads: [ObjectName: Record] = [:]
         var direct = DirectState()
+        /// nil: another daemon has the node, or nobody.
+        var lock: NodeLock?
         var closed = false
     }
 
@@ -53,10 +54,15 @@ public final class KernelCapture: Sendable {
     /// Takes the node's lock, loads the programs and attaches the connect hooks, or takes over what an earlier daemon of
     /// the node left pinned. May move the whole process to the cgroup `culvert-node.<node>` below the attach point.
     /// Call it before the first socket that connects out of a workload's namespace.
-    /// - Parameter level: L0 or L1. At L1 the proxy's own connects must pass the hooks, so the process always moves into
-    ///   the hooked subtree.
-    public convenience init(options: CaptureOptions, level: CaptureLevel = .l0) throws(KernelError) {
-        try self.init(options: options, level: level, acceleration: nil)
+    /// - Parameters:
+    ///   - level: L0 or L1. At L1 the proxy's own connects must pass the hooks, so the process always moves into the
+    ///     hooked subtree.
+    ///   - listeners: what a running daemon of the node hands over, by the inode of the namespace; nil when none does.
+    ///     That daemon's own connections stay exempt from capture until `forgetOtherProxies`.
+    public convenience init(
+        options: CaptureOptions, level: CaptureLevel = .l0, takingOver listeners: [UInt64: CaptureListeners]? = nil
+    ) throws(KernelError) {
+        try self.init(options: options, level: level, takingOver: listeners, acceleration: nil)
     }
 
     /// - Parameters:
@@ -64,8 +70,8 @@ public final class KernelCapture: Sendable {
     ///   - cookies: who tells the cookies of namespaces.
     ///   - witness: told after each step of a capture.
     init(
-        options: CaptureOptions, level: CaptureLevel = .l0, acceleration: AccelerationFitness?,
-        cookies: CookieSource = .probe(),
+        options: CaptureOptions, level: CaptureLevel = .l0, takingOver listeners: [UInt64: CaptureListeners]? = nil,
+        acceleration: AccelerationFitness?, cookies: CookieSource = .probe(),
         witness: @escaping CaptureWitness = { _ in }
     ) throws(KernelError) {
         precondition(level <= .l1, "other levels have no lookup program")
@@ -79,11 +85,11 @@ public final class KernelCapture: Sendable {
         let objects = try CaptureObjects.load(
             pins: pins, level: level, acceleration: acceleration ?? .probe(),
             cookies: cookies)
-        let migration = Migration(pins: pins, objects: objects)
+        let migration = Migration(pins: pins, objects: objects, listeners: listeners ?? [:])
         try migration.prepare()
         let proxy = try ProxyCgroup.settle(
             process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName, hooked: level == .l1)
-        try Self.exempt(proxy, in: objects.proxyCgroups)
+        try Self.exempt(proxy, in: objects.proxyCgroups, alone: listeners == nil)
         agent.refresh(objects.agentCgroups)
         // What an earlier daemon allowed may be forbidden by now: until the rules are set anew the proxy decides.
         let direct = try objects.invalidateRules()
@@ -95,7 +101,6 @@ public final class KernelCapture: Sendable {
         self.level = level
         self.pins = pins
         self.witness = witness
-        self.lock = lock
         self.objects = objects
         // Of this thread: the first one may be inside a workload's namespace at any time.
         ownNamespace = Files.inode("/proc/thread-self/ns/net")
@@ -103,6 +108,7 @@ public final class KernelCapture: Sendable {
         self.agent = agent
         var state = State()
         state.direct = direct
+        state.lock = lock
         for cookie in objects.pods.keys {
             guard let pod = objects.pods.value(for: cookie) else { continue }
             // An entry without a name was cut short while it was made: it captures nothing yet.
@@ -215,10 +221,10 @@ extension KernelCapture {
     }
 
     private static func exempt(
-        _ proxy: ProxyCgroup, in cgroups: BPFMap<UInt64, UInt32>
+        _ proxy: ProxyCgroup, in cgroups: BPFMap<UInt64, UInt32>, alone: Bool
     ) throws(KernelError) {
         if let id = proxy.id { try cgroups.set(1, for: id) }
-        for old in cgroups.keys where old != proxy.id { cgroups.remove(old) }
+        if alone { for old in cgroups.keys where old != proxy.id { cgroups.remove(old) } }
     }
 
     private static func attachHooks(_ objects: CaptureObjects, at path: String, pins: Pins) throws(KernelError) {

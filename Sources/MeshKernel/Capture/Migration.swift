@@ -4,19 +4,21 @@ internal import Glibc
 /// Takes over what a daemon of another ABI version captured: maps are made anew, the entries of `pods` and `names`
 /// copied, links moved. No moment passes without capture, because a link is never taken away:
 ///
-///     1. the new maps hold every workload of the old ones;
+///     1. the new maps hold every workload of the old ones, with the listeners where a running daemon hands them over;
 ///     2. the pins of the links move to the new directory (a rename), still with the old programs over the old maps;
 ///     3. the connect hooks get the new programs by compare-and-swap, each event running wholly the old or the new one;
 ///     4. the old directory goes; the lookup programs follow one by one as the workloads are attached again.
 ///
-/// Until it follows, an old lookup program steers by the old maps, that is, to nobody: it refuses. A daemon that dies in
-/// between leaves both directories, and the next one goes on where it stopped: what is copied or moved already is found
-/// so.
+/// Until it follows, an old lookup program steers by the old maps: to the same listeners where they were handed over,
+/// else to nobody, that is, it refuses. A daemon that dies in between leaves both directories, and the next one goes on
+/// where it stopped: what is copied or moved already is found so.
 ///
 /// Counters, rules, exclusions, DNS capture and whatever else the maps held begin anew.
 struct Migration {
     let pins: Pins
     let objects: CaptureObjects
+    /// Handed over by a running daemon, by the inode of the namespace.
+    var listeners: [UInt64: CaptureListeners] = [:]
 
     /// Steps 1 and 2.
     func prepare() throws(KernelError) {
@@ -34,6 +36,9 @@ struct Migration {
                 slots.insert(entry.pod.slot)
                 moved[before] = Pins.lookupName(slot: entry.pod.slot)
                 if let name = entry.name { try objects.names.set(name, for: cookie) }
+                if let handed = listeners[UInt64(entry.pod.namespace_inode)] {
+                    try objects.setListeners(handed, slot: entry.pod.slot)
+                }
                 try objects.statistics.make(entry.pod.slot)
                 try objects.pods.set(entry.pod, for: cookie)
             }

@@ -22,14 +22,21 @@ public final class NodeCapture: Sendable {
     }
 
     /// Takes the node's lock and prepares capture, or takes over what an earlier daemon of the node left.
-    /// - Parameter level: nil: the level an earlier daemon left capture at, else the best one of this kernel. One that
-    ///   this kernel cannot do, or that another capture of this node stands in the way of, is refused.
-    public init(options: CaptureOptions, level wanted: CaptureLevel? = nil) throws(KernelError) {
+    /// - Parameters:
+    ///   - wanted: nil: the level an earlier daemon left capture at, else the best one of this kernel. One that this
+    ///     kernel cannot do, or that another capture of this node stands in the way of, is refused.
+    ///   - listeners: what a running daemon of the node hands over, by the inode of the namespace; nil when none does.
+    ///     Name that daemon's level then.
+    public init(
+        options: CaptureOptions, level wanted: CaptureLevel? = nil,
+        takingOver listeners: [UInt64: CaptureListeners]? = nil
+    ) throws(KernelError) {
         let choice = try Self.choose(wanted, options)
         level = choice.level
         explanation = choice.explanation
         switch choice.level {
-        case .l0, .l1: mechanism = .programs(try KernelCapture(options: options, level: choice.level))
+        case .l0, .l1:
+            mechanism = .programs(try KernelCapture(options: options, level: choice.level, takingOver: listeners))
         case .l2, .l3: mechanism = .rules(try RedirectCapture(options: options, level: choice.level))
         }
     }
@@ -123,6 +130,18 @@ public final class NodeCapture: Sendable {
         case .rules(let capture): capture.adoptable
         }
     }
+
+    /// Gives the node to another daemon: its lock is free, and this object writes nothing any more. What captures stays.
+    public func release() {
+        switch mechanism {
+        case .programs(let capture): capture.release()
+        case .rules(let capture): capture.release()
+        }
+    }
+
+    /// The daemon that handed over is gone: only this process is exempt from capture now. (Rules of the packet filter
+    /// know the proxy by a mark, which every daemon sets.)
+    public func forgetOtherProxies() { programs?.forgetOtherProxies() }
 
     /// Removes everything. Without this call, capture stays when the object goes or the process ends.
     public func uninstall() throws(KernelError) {

@@ -38,7 +38,7 @@ struct NodeLock: Sendable {
     /// Removes what a daemon leaves in the run directory, the lock's file last; by the lock's holder.
     static func removeFiles(_ options: CaptureOptions) {
         let directory = "\(options.runtimeDirectory)/\(options.nodeName)"
-        unlink("\(directory)/identity.sock")
+        for socket in ["identity.sock", "handover.sock"] { unlink("\(directory)/\(socket)") }
         rmdir(directory)
         unlink(path(options))
     }
@@ -66,6 +66,6 @@ struct NodeLock: Sendable {
             .alreadyRunning(pid: owner), "starting the daemon of node \(options.nodeName)", at: path,
             cause: owner.map { "process \($0) already runs under this node name" }
                 ?? "another process already runs under this node name",
-            remedy: "stop it, or give this one another --node-name")
+            remedy: "stop it, replace it by starting culvert-node with --takeover, or use another --node-name")
     }
 }

@@ -55,3 +55,9 @@ func currentNamespaceCookie() -> UInt64 {
     var cookie: UInt64 = 0
     return mesh_network_namespace_cookie(&cookie) == 0 ? cookie : 0
 }
+
+/// The kernel's name for a socket, the same for every descriptor of it; nil when it is none.
+func socketCookie(_ socket: Int32) -> UInt64? {
+    var cookie: UInt64 = 0
+    return mesh_socket_identity(socket, &cookie) == 0 ? cookie : nil
+}

@@ -20,7 +20,6 @@ internal import Synchronization
 /// - Connections that were there before are not touched.
 final class RedirectCapture: Sendable {
     private let options: CaptureOptions
-    private let lock: NodeLock
     private let records: RedirectRecords
     private let state: Mutex<State>
 
@@ -28,6 +27,8 @@ final class RedirectCapture: Sendable {
         var workloads: [ObjectName: Entry] = [:]
         /// nil at L3.
         var hooks: ConnectRewrite?
+        /// nil: another daemon has the node.
+        var lock: NodeLock?
         var closed = false
     }
 
@@ -56,12 +57,12 @@ final class RedirectCapture: Sendable {
         // For its check of the node's name, which becomes a path here as well.
         _ = try Pins(options)
         _ = try NftProgram.path()
-        lock = try NodeLock.take(options, pins: nil)
+        let lock = try NodeLock.take(options, pins: nil)
         let records = RedirectRecords(options, level: level)
         try records.make()
         self.options = options
         self.records = records
-        var found = State()
+        var found = State(lock: lock)
         for record in records.load() {
             if findNamespace(inode: UInt32(truncatingIfNeeded: record.inode)) == nil {
                 records.remove(record.inode)
@@ -95,7 +96,7 @@ final class RedirectCapture: Sendable {
         return try state.withLock { state throws(KernelError) in
             if state.closed {
                 throw KernelError(
-                    .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled",
+                    .badRequest, "using capture", at: options.nodeName, cause: "it was uninstalled or handed over",
                     remedy: "make a new one")
             }
             // The same name in a new namespace: the old capture ends first.
@@ -194,6 +195,14 @@ final class RedirectCapture: Sendable {
                 try? release(entry, state.hooks)
             }
             return stale.keys.sorted()
+        }
+    }
+
+    /// Gives the node to another daemon; the rules stay.
+    func release() {
+        state.withLock { state in
+            state.closed = true
+            state.lock = nil
         }
     }
 

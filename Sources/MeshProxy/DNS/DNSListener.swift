@@ -23,6 +23,12 @@ final class DNSListener {
         socket = try DatagramSocket(adopting: descriptor, on: core) { [unowned self] socket in receive(socket) }
     }
 
+    /// Reads no more, and can still answer.
+    func rest() { socket?.rest() }
+
+    /// A descriptor of the same socket for somebody who goes on with it; nil when it is closed.
+    func duplicate() throws(SystemError) -> Int32? { try socket?.duplicate() }
+
     func close() {
         socket?.close()
         socket = nil

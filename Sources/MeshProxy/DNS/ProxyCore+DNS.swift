@@ -15,8 +15,11 @@ public struct DNSServers {
 /// One workload's DNS on one core: made when the first question comes.
 final class WorkloadDNS {
     fileprivate var service: DNSService?
-    fileprivate var listener: DNSListener?
+    fileprivate(set) var listener: DNSListener?
     fileprivate var streams: [ObjectIdentifier: DNSStream] = [:]
+
+    /// Questions that wait for an answer from upstream, by UDP or TCP.
+    var openQuestions: Int { service?.inFlight ?? 0 }
 
     func close() {
         listener?.close()
@@ -38,19 +41,35 @@ extension ProxyCore {
             Socket.close(datagrams)
             return Socket.close(streams)
         }
-        let service = dnsService(of: local)
         do throws(SystemError) {
-            local.dns.listener = try DNSListener(
-                datagrams, on: core, service: service, originalServer: { [unowned self] in dnsServers.original($0) })
+            try listen(on: datagrams, as: .dnsDatagrams, for: local)
         } catch {
             Socket.close(streams)
             throw error
         }
-        try accept(streams, local) { hub, stream in hub.serveDNS(stream, local, server: nil) }
+        try listen(on: streams, as: .dnsStreams, for: local)
+    }
+
+    /// Takes over a socket made by `Socket.bindDatagrams`.
+    func answerDNS(on datagrams: Int32, for local: LocalWorkload) throws(SystemError) {
+        local.dns.listener = try DNSListener(
+            datagrams, on: core, service: dnsService(of: local),
+            originalServer: { [unowned self] in dnsServers.original($0) })
     }
 
     /// Ends what `serveDNS` began, but for questions on captured TCP connections.
-    public func stopDNS(of name: ObjectName) { workloads[name]?.dns.close() }
+    public func stopDNS(of name: ObjectName) {
+        workloads[name]?.dns.close()
+        workloads[name]?.close(.dnsStreams)
+    }
+
+    /// Takes no more questions by UDP; those taken are answered. Another process reads from the same sockets.
+    func leaveDNS() {
+        for local in workloads.values { local.dns.listener?.rest() }
+    }
+
+    /// Questions of all workloads that wait for an answer from upstream.
+    var openQuestions: Int { workloads.values.reduce(0) { $0 + $1.dns.openQuestions } }
 
     /// Serves a captured connection to a DNS server; false when it is none or the workload's DNS is not captured.
     func takeDNS(_ stream: SocketStream, _ local: LocalWorkload) -> Bool {
@@ -59,7 +78,7 @@ extension ProxyCore {
         return true
     }
 
-    private func serveDNS(_ stream: SocketStream, _ local: LocalWorkload, server: SocketAddress?) {
+    func serveDNS(_ stream: SocketStream, _ local: LocalWorkload, server: SocketAddress?) {
         guard local.dns.streams.count < limits.dnsStreams else { return stream.reset() }
         let served = DNSStream(
             stream, on: core, service: dnsService(of: local), server: server, limits: limits,

@@ -62,12 +62,15 @@ private final class CoreBound: @unchecked Sendable {
 
 extension DataPlane {
     /// Takes nothing new, waits for what is open, closes the rest. Returns how many had to be closed.
+    ///
+    /// Sessions are waited for as well: a peer may have sent a request on one before it heard that we leave, and would
+    /// see it fail if the session ended out of order.
     public func drain(atMost limit: Duration) async -> Int {
         post { $0.drain() }
         let clock = ContinuousClock()
         let deadline = clock.now.advanced(by: limit)
         while clock.now < deadline {
-            if await openConnections() == 0 { return 0 }
+            if await collect({ $0.openConnections + $0.openSessions }).allSatisfy({ $0 == 0 }) { return 0 }
             try? await clock.sleep(for: .milliseconds(50))
         }
         let left = await openConnections()

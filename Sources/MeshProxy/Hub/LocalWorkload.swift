@@ -13,7 +13,7 @@ public final class LocalWorkload {
     lazy var pool = TunnelPool(hub: hub, workload: self) { [unowned self] address throws(SystemError) in
         try connect(to: address)
     }
-    var acceptors: [Acceptor] = []
+    var acceptors: [(purpose: ListenerPurpose, acceptor: Acceptor)] = []
     var servers: [ObjectIdentifier: TunnelServer] = [:]
     let dns = WorkloadDNS()
 
@@ -85,9 +85,18 @@ public final class LocalWorkload {
         for server in servers.values { server.drain() }
     }
 
+    /// Sessions of either side that have not ended.
+    var sessionCount: Int { servers.count + pool.sessionCount + pool.retiredCount }
+
+    /// Stops listening for one purpose.
+    func close(_ purpose: ListenerPurpose) {
+        for (_, acceptor) in acceptors.filter({ $0.purpose == purpose }) { acceptor.close() }
+        acceptors.removeAll { $0.purpose == purpose }
+    }
+
     /// Stops listening and lets sessions finish.
     func drain() {
-        for acceptor in acceptors { acceptor.close() }
+        for (_, acceptor) in acceptors { acceptor.close() }
         acceptors.removeAll()
         pool.retireAll()
         for server in servers.values { server.drain() }
@@ -95,7 +104,7 @@ public final class LocalWorkload {
 
     /// Stops at once.
     func close(_ reason: Reason) {
-        for acceptor in acceptors { acceptor.close() }
+        for (_, acceptor) in acceptors { acceptor.close() }
         acceptors.removeAll()
         dns.close()
         pool.closeAll(reason)

@@ -54,44 +54,63 @@ open class ProxyCore {
         }
     }
 
+    /// Makes a workload known, which others of the core can reach then.
+    @discardableResult
+    public func add(_ workload: Workload, namespace: NetworkNamespace?, tls: TLSContext?) -> LocalWorkload {
+        // A workload that changed is served anew; what ran as it was before ends.
+        remove(workload.name)
+        let local = LocalWorkload(workload, namespace: namespace, hub: self)
+        local.tls = tls
+        workloads[workload.name] = local
+        return local
+    }
+
     /// Begins to serve a workload on listeners made in its namespace. Each listener is one of a reuseport group.
     @discardableResult
     public func add(
         _ workload: Workload, namespace: NetworkNamespace?, tls: TLSContext?,
         outbound: Int32?, inbound: Int32?, tunnel: Int32?
     ) throws(SystemError) -> LocalWorkload {
-        // A workload that changed is served anew; what ran as it was before ends.
-        remove(workload.name)
-        let local = LocalWorkload(workload, namespace: namespace, hub: self)
-        local.tls = tls
-        workloads[workload.name] = local
-        if let outbound {
-            try accept(outbound, local) { hub, stream in
-                if hub.takeDNS(stream, local) { return }
-                OutboundConnection(hub: hub, source: local, downstream: stream).start()
-            }
-        }
-        if let inbound {
-            try accept(inbound, local) { hub, stream in
-                PlaintextConnection(hub: hub, target: local, downstream: stream).start()
-            }
-        }
-        if let tunnel {
-            try accept(tunnel, local) { hub, stream in
-                hub.acceptTunnel(
-                    stream, from: SocketAddress(stream.remoteAddress), to: SocketAddress(stream.localAddress), local)
-            }
-        }
+        let local = add(workload, namespace: namespace, tls: tls)
+        if let outbound { try listen(on: outbound, as: .outbound, for: local) }
+        if let inbound { try listen(on: inbound, as: .inbound, for: local) }
+        if let tunnel { try listen(on: tunnel, as: .tunnel, for: local) }
         return local
     }
 
-    func accept(
-        _ listener: Int32, _ local: LocalWorkload, body: @escaping (ProxyCore, SocketStream) -> Void
+    /// One listener more for a workload that is served. The descriptor is the core's from here on.
+    public func listen(
+        on listener: Int32, as purpose: ListenerPurpose, for local: LocalWorkload
     ) throws(SystemError) {
-        local.acceptors.append(
-            try Acceptor(listener: listener, on: core, isTranslated: filterRules != nil) { [unowned self] stream in
-                body(self, stream)
-            })
+        switch purpose {
+        case .outbound:
+            try accept(listener, purpose, local) { hub, stream in
+                if hub.takeDNS(stream, local) { return }
+                OutboundConnection(hub: hub, source: local, downstream: stream).start()
+            }
+        case .inbound:
+            try accept(listener, purpose, local) { hub, stream in
+                PlaintextConnection(hub: hub, target: local, downstream: stream).start()
+            }
+        case .tunnel:
+            try accept(listener, purpose, local) { hub, stream in
+                hub.acceptTunnel(
+                    stream, from: SocketAddress(stream.remoteAddress), to: SocketAddress(stream.localAddress), local)
+            }
+        case .dnsDatagrams: try answerDNS(on: listener, for: local)
+        case .dnsStreams:
+            try accept(listener, purpose, local) { hub, stream in hub.serveDNS(stream, local, server: nil) }
+        }
+    }
+
+    private func accept(
+        _ listener: Int32, _ purpose: ListenerPurpose, _ local: LocalWorkload,
+        body: @escaping (ProxyCore, SocketStream) -> Void
+    ) throws(SystemError) {
+        let acceptor = try Acceptor(listener: listener, on: core, isTranslated: filterRules != nil) {
+            [unowned self] stream in body(self, stream)
+        }
+        local.acceptors.append((purpose, acceptor))
     }
 
     /// The workload is gone: its connections and sessions end now.
@@ -118,6 +137,9 @@ open class ProxyCore {
         connections.forEach { $0.terminate(reason) }
         for local in workloads.values { local.close(reason) }
     }
+
+    /// Tunnel sessions that have not ended, of both sides.
+    var openSessions: Int { workloads.values.reduce(0) { $0 + $1.sessionCount } }
 
     /// Connections open now, of every kind.
     open var openConnections: Int { connections.count }

@@ -52,6 +52,8 @@ final class TunnelPool {
                 limits: hub.limits, memory: hub.http2Memory)
             sessions[key, default: []].append(session)
             session.open(dial)
+            // For this one request only: nothing may stay open when the last connection is over.
+            if hub.isDraining { session.retire() }
         } catch {
             later(dial, .session(.upstreamConnectFailed, error.description))
         }
@@ -79,6 +81,7 @@ final class TunnelPool {
         for session in retired.values { session.fail(reason, "closed") }
     }
 
+    var retiredCount: Int { retired.count }
     var sessionCount: Int { sessions.values.reduce(0) { $0 + $1.count } }
 }
 

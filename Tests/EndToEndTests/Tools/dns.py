@@ -2,11 +2,13 @@
 
     ask SERVER NAME [SERVER NAME ...]   every kind of UDP socket asks all servers, interleaved on one socket
     hostile PORT                        an upstream that answers wrongly many times before it answers right
+    churn SERVER NAME ADDRESS           asks by UDP and TCP in turn, each time anew, until told on stdin
 """
 import json
 import socket
 import struct
 import sys
+import threading
 
 
 def encode(name):
@@ -93,9 +95,52 @@ def hostile(port):
         s.sendto(good, peer)
 
 
+def churn(server, name, wanted):
+    """Like `churn` of traffic.py: a line with the count for every line read, the verdict at `end`."""
+    count, errors, ending = [0], [], threading.Event()
+
+    def once(number):
+        kind = socket.SOCK_STREAM if number % 2 else socket.SOCK_DGRAM
+        message = question(number & 0xffff, name)
+        with socket.socket(socket.AF_INET, kind) as s:
+            s.settimeout(8)
+            s.connect((server, 53))
+            if kind == socket.SOCK_DGRAM:
+                s.send(message)
+                return address(s.recv(512))
+            s.sendall(struct.pack('>H', len(message)) + message)
+            with s.makefile('rb') as answers:
+                return address(answers.read(*struct.unpack('>H', answers.read(2))))
+
+    def work():
+        number = 0
+        while not ending.is_set():
+            number += 1
+            try:
+                found = once(number)
+                if found != wanted:
+                    errors.append(found)
+            except Exception as error:
+                errors.append('%s %s' % ('tcp' if number % 2 else 'udp', error))
+            count[0] += 1
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    print(json.dumps({'event': 'running'}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps({'event': 'count', 'asked': line.strip(), 'done': count[0]}), flush=True)
+        if line.strip() == 'end':
+            break
+    ending.set()
+    worker.join()
+    print(json.dumps({'ok': not errors, 'done': count[0], 'failed': len(errors), 'errors': errors[:5]}), flush=True)
+
+
 def main(arguments):
     if arguments[0] == 'ask':
         ask(list(zip(arguments[1::2], arguments[2::2])))
+    elif arguments[0] == 'churn':
+        churn(*arguments[1:])
     else:
         hostile(int(arguments[1]))
 

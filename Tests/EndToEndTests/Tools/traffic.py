@@ -6,6 +6,7 @@
   traffic.py transfer HOST PORT BYTES   sends BYTES and receives BYTES at once; compares both digests
   traffic.py open HOST PORT COUNT       holds COUNT echo connections open at once, uses each, closes
   traffic.py short HOST PORT COUNT PARALLEL   COUNT connections, PARALLEL at a time, one echo each
+  traffic.py churn HOST PORT PARALLEL   short connections from PARALLEL processes until told on stdin; counts what failed
   traffic.py slow HOST PORT BYTES       asks for BYTES and does not read until told on stdin, then checks them
   traffic.py greeted HOST PORT          connects, says nothing, expects the greeting
   traffic.py upload HOST PORT BYTES     sends BYTES and its end of stream; the server's digest of them is right
@@ -17,7 +18,7 @@
   traffic.py say HOST PORT TEXT         one echo of TEXT
   traffic.py wait HOST PORT             holds a connection open and says how it ended
 """
-import asyncio, hashlib, json, os, resource, socket, struct, sys, threading, time
+import asyncio, hashlib, json, multiprocessing, os, queue, resource, socket, struct, sys, threading, time
 
 CHUNK = 1 << 16
 # A fixed pseudo-random block: digests find reordering and loss, and it does not compress to a pattern.
@@ -249,6 +250,44 @@ def short_echo(peer, index):
     echo_once(peer, b"short %d" % index)
 
 
+def churn(host, port, parallel):
+    """Connections without a pause. Says `running` once every process had one, a line with the count for every line read,
+    and the verdict at the end of its input."""
+    done, failed = multiprocessing.Array("Q", parallel, lock=False), multiprocessing.Queue()
+    ending = multiprocessing.Value("b", 0, lock=False)
+
+    def work(mine):
+        while not ending.value:
+            try:
+                peer = connect(host, port)
+                short_echo(peer, done[mine])
+                peer.close()
+                done[mine] += 1
+            except Exception as error:
+                failed.put(f"{time.time():.3f} {type(error).__name__}: {error}")
+
+    workers = [multiprocessing.Process(target=work, args=(i,), daemon=True) for i in range(parallel)]
+    started = time.monotonic()
+    for worker in workers:
+        worker.start()
+    while min(done) == 0 and failed.empty() and time.monotonic() - started < 30:
+        time.sleep(0.01)
+    say(event="running", done=sum(done))
+    for line in sys.stdin:
+        say(event="count", asked=line.strip(), done=sum(done))
+        if line.strip() == "end":
+            break
+    ending.value = 1
+    errors = []
+    while any(worker.is_alive() for worker in workers) or not failed.empty():
+        try:
+            errors.append(failed.get(timeout=0.05))
+        except queue.Empty:
+            pass
+    seconds = time.monotonic() - started
+    say(ok=not errors, done=sum(done), failed=len(errors), rate=round(sum(done) / seconds), errors=errors[:5])
+
+
 def slow(host, port, count):
     peer = connect(host, port, 300)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
@@ -378,7 +417,7 @@ def main(arguments):
         raise_limit()
         return asyncio.run(serve(int(rest[0])))
     table = {"greet": (greet, [int]), "transfer": (transfer, [str, int, int]), "open": (hold, [str, int, int]),
-             "short": (short, [str, int, int, int]), "upload": (upload, [str, int, int]), "download": (download, [str, int, int]), "slow": (slow, [str, int, int]), "greeted": (greeted, [str, int]),
+             "short": (short, [str, int, int, int]), "churn": (churn, [str, int, int]), "upload": (upload, [str, int, int]), "download": (download, [str, int, int]), "slow": (slow, [str, int, int]), "greeted": (greeted, [str, int]),
              "halfclose": (halfclose, [str, int]), "reset": (reset, [str, int]), "abort": (abort, [str, int]),
              "probe": (probe, [str, int, float]), "wait": (wait, [str, int]),
              "say": (say_text, [str, int, str])}
