@@ -50,12 +50,22 @@ extension EndToEnd {
             }
 
             /// Ends it: not one connection was refused, reset or left without its answer.
-            func end(location: SourceLocation = #_sourceLocation) async throws -> [Int] {
+            /// - Parameter proxies: whose logs say more where one was.
+            func end(
+                _ proxies: [LabProcess] = [], location: SourceLocation = #_sourceLocation
+            ) async throws -> [Int] {
                 var counts: [Int] = []
                 for one in all {
                     try one.tell("end")
                     let verdict = try await one.line("\"failed\"")
-                    #expect(verdict.ok, "\(verdict)", sourceLocation: location)
+                    let why =
+                        verdict.ok
+                        ? []
+                        : proxies.flatMap { proxy in
+                            proxy.log.lines().filter { $0.contains("access") && !$0.contains("reason=\"-\"") }
+                                .map { "\(proxy.name): \($0)" }
+                        }
+                    #expect(verdict.ok, "\(verdict)\n\(why.joined(separator: "\n"))", sourceLocation: location)
                     counts.append(verdict.number("done"))
                 }
                 return counts
@@ -108,7 +118,7 @@ extension EndToEnd {
                     #expect(try await old.exit(within: MeshLab.patience) == .exited(0), "\(old.log.tail())")
                     #expect(old.log.line(containing: ["did not end in time"]) == nil)
                 }
-                for count in try await churn.end() { #expect(count > 500) }
+                for count in try await churn.end(olds + mesh.nodes) { #expect(count > 500) }
                 try direct.release()
                 let carried = try await direct.line("\"ok\"")
                 #expect(carried.ok, "direct connections from before the first hand-over: \(carried)")
@@ -142,6 +152,20 @@ extension EndToEnd {
                 let verdict = try await held.line("\"ok\"")
                 #expect(verdict.ok, "\(verdict)")
                 _ = try await churn.end()
+            }
+        }
+
+        @Test("level L2 says that it cannot, and goes on")
+        func levelOfOneProcess() async throws {
+            try await MeshLab.with(nodes: [1], level: "L2") { mesh in
+                let second = try await mesh.lab.run(
+                    Launch(
+                        try Daemons.path("culvert-node"), mesh.arguments(1) + ["--takeover"], in: mesh.lab.nodes[0]),
+                    within: MeshLab.patience)
+                let (pid, errors) = (try mesh.node(1).pid, second.errors)
+                #expect(second.status == .exited(1), "\(second)")
+                #expect(errors.contains("process \(pid) does not hand over: it captures at level L2"), "\(errors)")
+                #expect(try await mesh.probe(mesh.near.v4, from: mesh.client).outcome == "ok")
             }
         }
 

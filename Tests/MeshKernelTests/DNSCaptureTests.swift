@@ -60,12 +60,7 @@ final class DNSCaptureTests {
     /// Runs the client while the test answers.
     private func ask(_ arguments: String...) throws -> [String] {
         let client = try Background(lab.inside(lab.pod) + ["python3", "-c", Self.client] + arguments)
-        while kill(client.identifier, 0) == 0 {
-            core.turn(waitingAtMost: 20_000_000)
-            // A child that has ended stays until it is waited for; its state says so.
-            let state = try String(contentsOfFile: "/proc/\(client.identifier)/stat", encoding: .utf8)
-            if state.contains(") Z ") { break }
-        }
+        while !client.hasEnded { core.turn(waitingAtMost: 20_000_000) }
         return client.rest().split(separator: "\n").map(String.init)
     }
 

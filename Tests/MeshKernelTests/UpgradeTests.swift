@@ -73,6 +73,62 @@ final class UpgradeTests {
         try first.uninstall()
     }
 
+    // MARK: under load
+
+    /// Argument: how many. Connects again and again; the proxy ends every connection in order.
+    private static let hasty = #"""
+        import collections, errno, json, socket, sys
+        print('ready', flush=True)
+        seen = collections.Counter()
+        for _ in range(int(sys.argv[1])):
+            with socket.socket() as s:
+                s.settimeout(20)
+                try:
+                    s.connect(('192.0.2.1', 80))
+                    seen['ended' if s.recv(1) == b'' else 'data'] += 1
+                except OSError as error:
+                    seen[errno.errorcode.get(error.errno, repr(error))] += 1
+        print(json.dumps(seen))
+        """#
+
+    @Test func programsAndListenersChangeUnderLoadWithoutAReset_P23() throws {
+        let capture = try KernelCapture(options: lab.options)
+        let proxies = try (0..<2).map { _ in try Proxy(in: lab.namespace(lab.pod)) }
+        try lab.attach(capture, proxies[0])
+        let (count, clients) = (3000, 2)
+        let running = try (0..<clients).map { _ in
+            try Background(lab.inside(lab.pod) + ["python3", "-c", Self.hasty, "\(count)"])
+        }
+        let isOver = Atomic(false)
+        let listeners = proxies.flatMap(\.outbound)
+        let accepted = DispatchQueue(label: "accepting")
+        accepted.async {
+            while !isOver.load(ordering: .relaxed) {
+                var ready = listeners.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+                guard poll(&ready, nfds_t(ready.count), 100) > 0 else { continue }
+                for listener in ready where listener.revents != 0 {
+                    let socket = Glibc.accept(listener.fd, nil, nil)
+                    guard socket >= 0 else { continue }
+                    // As the proxy does when a connection ends in order.
+                    var off = linger(l_onoff: 0, l_linger: 0)
+                    setsockopt(socket, SOL_SOCKET, SO_LINGER, &off, socklen_t(MemoryLayout<linger>.size))
+                    close(socket)
+                }
+            }
+        }
+        var flips = 0
+        while running.contains(where: { !$0.hasEnded }) {
+            flips += 1
+            // Another program in the workload's namespace, and other listeners in its slot.
+            try lab.attach(capture, proxies[flips % 2])
+        }
+        for client in running { #expect(client.rest() == "{\"ended\": \(count)}") }
+        isOver.store(true, ordering: .relaxed)
+        accepted.sync {}
+        #expect(flips > 20)
+        try capture.uninstall()
+    }
+
     // MARK: another version
 
     /// Makes of what a dead daemon left what the first version would have left: its directory, and only its pins.

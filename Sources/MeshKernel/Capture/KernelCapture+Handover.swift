@@ -9,6 +9,8 @@ extension KernelCapture {
         state.withLock { state in
             state.closed = true
             state.lock = nil
+            // They keep namespaces alive.
+            state.workloads.removeAll()
         }
     }
 

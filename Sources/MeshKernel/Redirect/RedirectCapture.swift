@@ -203,6 +203,8 @@ final class RedirectCapture: Sendable {
         state.withLock { state in
             state.closed = true
             state.lock = nil
+            // They keep namespaces alive.
+            state.workloads.removeAll()
         }
     }
 

@@ -26,6 +26,8 @@ final class HandoverServer: Sendable {
     /// nil while nobody can ask.
     private let listener = Mutex<PacketSocket?>(nil)
     private let path: String
+    private static let patience: UInt32 = 5000
+
     private let level: CaptureLevel
     private let owner: Owner
     private let logger: Logger
@@ -91,9 +93,19 @@ final class HandoverServer: Sendable {
             guard successor == nil else {
                 return try conversation.send(HandoverMessage.refused("it was handed over already").text)
             }
+            // Who says nothing must not keep others from asking.
+            try conversation.setPatience(milliseconds: Self.patience)
             guard case .takeover(let version, let wanted)? = try await receive(conversation) else {
                 return try conversation.send(
                     HandoverMessage.refused("version \(NodeOptions.version) does not know this request").text)
+            }
+            // Hooks and maps of L2 belong to one process: another would not know where what it accepts was going.
+            guard level != .l2 else {
+                return try conversation.send(
+                    HandoverMessage.refused(
+                        "it captures at level L2, whose hooks end with their process and cannot be handed over: stop it "
+                            + "and start the new one; connections are refused in between"
+                    ).text)
             }
             guard wanted == nil || wanted == level.rawValue else {
                 return try conversation.send(
@@ -102,6 +114,7 @@ final class HandoverServer: Sendable {
                             + "uninstall and start anew"
                     ).text)
             }
+            try conversation.setPatience(milliseconds: nil)
             logger.info("process \(peer.process), version \(version), takes over")
             await handOver(to: conversation, process: peer.process)
         } catch {

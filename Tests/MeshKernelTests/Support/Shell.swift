@@ -107,6 +107,12 @@ final class Background {
 
     var identifier: pid_t { spawned.identifier }
 
+    /// A child that has ended stays until it is waited for; its state says so.
+    var hasEnded: Bool {
+        let state = try? String(contentsOfFile: "/proc/\(spawned.identifier)/stat", encoding: .utf8)
+        return state?.contains(") Z ") ?? true
+    }
+
     /// What it printed until it ended by itself, after the word that it is ready.
     func rest() -> String {
         let text = Spawned.readAll(spawned.output)
