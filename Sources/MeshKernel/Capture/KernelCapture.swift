@@ -177,6 +177,8 @@ public final class KernelCapture: Sendable {
         pins.remove()
         proxyCgroup.leave(process: getpid())
         NodeLock.removeFiles(options)
+        // It holds the bpffs open.
+        state.withLock { $0.lock = nil }
         if let failure { throw failure }
     }
 
