@@ -2,7 +2,9 @@
 
     namespace node: bridge 10.99.0.1, culvert-node when it runs
     namespace client 10.99.0.2 ── veth ── bridge ── veth ── namespace server 10.99.0.3
-    cgroup ID/apps: servers and clients; the connect hooks are attached to ID, never to the root
+    namespaces plainclient 10.99.0.4, plainserver 10.99.0.5: their twins at the same bridge, never in the mesh
+    cgroup ID/apps: servers and clients; the connect hooks are attached to ID, never to the root; the twins' processes
+    are in the cgroup ID-plain, where there are none
 """
 import ctypes
 import json
@@ -17,6 +19,8 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 CLIENT, SERVER = "10.99.0.2", "10.99.0.3"
+PLAIN_SERVER = "10.99.0.5"
+PODS = {"client": CLIENT, "server": SERVER, "plainclient": "10.99.0.4", "plainserver": PLAIN_SERVER}
 NODE = "bench"
 PREFIX = "cvbench"
 
@@ -76,19 +80,20 @@ class Lab:
         mount = run("findmnt", "-n", "-o", "TARGET", "-t", "cgroup2", "--first-only").strip()
         self.cgroup = f"{mount}/{self.id}"
         os.makedirs(f"{self.cgroup}/apps")
+        os.makedirs(f"{self.cgroup}-plain")
         self.folder = tempfile.mkdtemp(prefix=f"{self.id}-")
         self.bpffs = f"{self.folder}/bpf"
         os.makedirs(self.bpffs)
         os.makedirs(f"{self.folder}/config")
         run("mount", "-t", "bpf", "bpf", self.bpffs)
-        for name in ["node", "client", "server"]:
+        for name in ["node", *PODS]:
             run("ip", "netns", "add", self.namespace(name))
             run("ip", "-n", self.namespace(name), "link", "set", "lo", "up")
         node = self.namespace("node")
         run("ip", "-n", node, "link", "add", "br0", "type", "bridge")
         run("ip", "-n", node, "addr", "add", "10.99.0.1/24", "dev", "br0")
         run("ip", "-n", node, "link", "set", "br0", "up")
-        for name, address in [("client", CLIENT), ("server", SERVER)]:
+        for name, address in PODS.items():
             pod = self.namespace(name)
             run("ip", "-n", pod, "link", "add", "eth0", "type", "veth", "peer", "name", f"v-{name}", "netns", node)
             run("ip", "-n", pod, "addr", "add", f"{address}/24", "dev", "eth0")
@@ -97,7 +102,8 @@ class Lab:
             run("ip", "-n", node, "link", "set", f"v-{name}", "master", "br0", "up")
         # More short connections in a minute than one destination has ports: what waits in TIME_WAIT is reused.
         for setting in ["net.ipv4.tcp_tw_reuse=1", "net.ipv4.ip_local_port_range=20000 60999"]:
-            run("ip", "netns", "exec", self.namespace("client"), "sysctl", "-qw", setting)
+            for name in ["client", "plainclient"]:
+                run("ip", "netns", "exec", self.namespace(name), "sysctl", "-qw", setting)
 
     def __exit__(self, *_):
         for process in self.processes:
@@ -112,9 +118,11 @@ class Lab:
     # Processes
 
     def inside(self, name, words):
-        if name in self.pinned:
-            words = ["taskset", "-c", str(self.pinned[name]), *words]
-        return ["sh", "-c", f'echo $$ >{self.cgroup}/apps/cgroup.procs && exec "$@"', "sh", "nsenter",
+        role = name.removeprefix("plain")
+        if role in self.pinned:
+            words = ["taskset", "-c", str(self.pinned[role]), *words]
+        cgroup = f"{self.cgroup}/apps" if role == name else f"{self.cgroup}-plain"
+        return ["sh", "-c", f'echo $$ >{cgroup}/cgroup.procs && exec "$@"', "sh", "nsenter",
                 f"--net=/run/netns/{self.namespace(name)}", *words]
 
     def spawn(self, words, **more):
@@ -134,9 +142,9 @@ class Lab:
             raise BenchFailure(f"culvert-load serve {' '.join(arguments)} did not start")
         return server
 
-    def load(self, *arguments):
-        """Runs culvert-load in the client's namespace. Any failed connection is fatal: a broken path is not slow."""
-        words = self.inside("client", [f"{self.binaries}/culvert-load", *arguments])
+    def load(self, *arguments, client="client"):
+        """Runs culvert-load in a client's namespace. Any failed connection is fatal: a broken path is not slow."""
+        words = self.inside(client, [f"{self.binaries}/culvert-load", *arguments])
         result = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if result.returncode != 0:
             raise BenchFailure(f"culvert-load {' '.join(arguments)}: {result.stdout}{result.stderr}{self.log_tail()}")
@@ -241,15 +249,15 @@ def machine_cpu_seconds():
 def remove(identifier, cgroup):
     """Takes down everything a lab of this name made; what is already gone is no failure."""
     for entry in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
-        if re.fullmatch(f"{identifier}(node|client|server)", entry):
+        if re.fullmatch(f"{identifier}(node|(plain)?client|(plain)?server)", entry):
             subprocess.run(["ip", "netns", "del", entry], check=False)
     temporary = tempfile.gettempdir()
     for entry in os.listdir(temporary):
         if entry.startswith(f"{identifier}-"):
             subprocess.run(["umount", "-q", f"{temporary}/{entry}/bpf"], check=False)
             shutil.rmtree(f"{temporary}/{entry}", ignore_errors=True)
-    if os.path.isdir(cgroup):
-        for folder, _, _ in os.walk(cgroup, topdown=False):
+    for group in [cgroup, f"{cgroup}-plain"]:
+        for folder, _, _ in os.walk(group, topdown=False):
             os.rmdir(folder)
 
 
