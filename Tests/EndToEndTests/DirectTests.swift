@@ -44,6 +44,28 @@ extension EndToEnd {
             }
         }
 
+        @Test("the proxy's connections in the client's name leave the client's own ports alone")
+        func ports() async throws {
+            try await MeshLab.with(settings: ["sameNode: proxy"], nodes: [1]) { mesh in
+                let held = try mesh.background("open", mesh.near.v4, "\(MeshLab.port)", "100", from: mesh.client)
+                let open = try await held.line("\"event\": \"open\"")
+                let log = try mesh.node(1).log.tail()
+                #expect(open.number("count") == 100, "\(open) \(log)")
+                let sockets = try await mesh.lab.check(
+                    Launch("ss", ["-Htn", "state", "established"], in: mesh.near))
+                let ports = sockets.matches(
+                    of: try Regex("\(mesh.client.v4)\\]?(?:%lo)?:(\\d+)", as: (Substring, Substring).self)
+                )
+                .compactMap { UInt16($0.output.1) }
+                // Each has two ends here. A direct connection of the client could have any of its ports, and with an
+                // equal one the kernel would take the two for one.
+                #expect(ports.count == 200 && ports.allSatisfy { $0 < 32768 }, "\(sockets.prefix(400))")
+                try held.release()
+                let end = try await held.line("\"ok\"")
+                #expect(end.ok, "\(end)")
+            }
+        }
+
         @Test("a service whose endpoints are all on the node needs no proxy either")
         func service() async throws {
             try await MeshLab.with(nodes: [1]) { mesh in

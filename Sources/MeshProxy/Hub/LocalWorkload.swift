@@ -31,8 +31,8 @@ public final class LocalWorkload {
     /// Starts a connection to the workload's own application from `client`'s address (transparent, DATAPATH.md §1).
     ///
     /// With `apart` the source port is one that clients do not use by default. A client in clear text has its own
-    /// connection to `address` in this namespace, the captured one: were the ports equal, the kernel would take one of
-    /// the two connections for the other.
+    /// connection to `address` in this namespace, the captured one, and one of this node may have direct ones: were the
+    /// ports equal, the kernel would take one of the two connections for the other.
     func connectApplication(
         _ address: SocketAddress, as client: SocketAddress, apart: Bool = false
     ) throws(SystemError) -> SocketStream {

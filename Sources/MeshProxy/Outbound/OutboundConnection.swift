@@ -38,7 +38,8 @@ final class OutboundConnection: ProxiedConnection {
         }
         authorization = request
         record.destinationIdentity = workload.identity
-        dial = destination.dialApplication(address, as: record.source, completion: dialled)
+        // The client may have direct connections to the same address, which the proxy does not know.
+        dial = destination.dialApplication(address, as: record.source, apart: true, completion: dialled)
     }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
