@@ -24,8 +24,16 @@ extension NodeCapture {
         }
         if let left {
             try requireCapabilities(for: left)
-            return Choice(
-                level: left, explanation: left == .l0 ? "" : "an earlier daemon of this node captures at it")
+            guard left == .l0 else {
+                return Choice(level: left, explanation: "an earlier daemon of this node captures at it")
+            }
+            // The pins do not tell which of the family it was, so it is the better one that this kernel can do.
+            do throws(KernelError) {
+                _ = try BPFObject.load(BPFObjects.device, named: "device", constants: ())
+                return Choice(level: .l0)
+            } catch {
+                return Choice(level: .l1, explanation: "lookup programs do not see the arrival device: \(error.cause)")
+            }
         }
         try requirePaths(options)
         let report = Preflight.run(options)
