@@ -10,17 +10,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int address(const char *path, struct sockaddr_un *unix_address) {
-    memset(unix_address, 0, sizeof *unix_address);
-    unix_address->sun_family = AF_UNIX;
-    if (strlen(path) >= sizeof unix_address->sun_path) {
+/// A socket, and the name for `path`.
+static int make(const char *path, struct sockaddr_un *place) {
+    memset(place, 0, sizeof *place);
+    place->sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof place->sun_path) {
         return -ENAMETOOLONG;
     }
-    strcpy(unix_address->sun_path, path);
-    return 0;
-}
-
-static int make(void) {
+    strcpy(place->sun_path, path);
     int made = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     return made < 0 ? -errno : made;
 }
@@ -32,11 +29,7 @@ static int close_with(int socket, int code) {
 
 int mesh_packet_listen(const char *path) {
     struct sockaddr_un place;
-    int code = address(path, &place);
-    if (code < 0) {
-        return code;
-    }
-    int made = make();
+    int made = make(path, &place);
     if (made < 0) {
         return made;
     }
@@ -54,11 +47,7 @@ int mesh_packet_listen(const char *path) {
 
 int mesh_packet_connect(const char *path) {
     struct sockaddr_un place;
-    int code = address(path, &place);
-    if (code < 0) {
-        return code;
-    }
-    int made = make();
+    int made = make(path, &place);
     if (made < 0) {
         return made;
     }

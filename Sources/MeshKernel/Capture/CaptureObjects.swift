@@ -124,7 +124,7 @@ struct CaptureObjects: Sendable {
         return map
     }
 
-    private static func map<Key, Value>(_ name: String, in maps: [String: Descriptor]) -> BPFMap<Key, Value> {
+    static func map<Key, Value>(_ name: String, in maps: [String: Descriptor]) -> BPFMap<Key, Value> {
         BPFMap(descriptor: descriptor(name, in: maps), name: name)
     }
 

@@ -1,4 +1,3 @@
-internal import CMeshSystem
 internal import Glibc
 
 /// Who tells the cookie of a network namespace, which is what programs call it (bpf_get_netns_cookie).
@@ -8,10 +7,7 @@ enum CookieSource: Sendable {
     /// Our connect hooks, which see it where a process asks by connecting.
     case hooks
 
-    static func probe() -> CookieSource {
-        var cookie: UInt64 = 0
-        return mesh_network_namespace_cookie(&cookie) == 0 ? .kernel : .hooks
-    }
+    static func probe() -> CookieSource { currentNamespaceCookie() == 0 ? .hooks : .kernel }
 }
 
 /// The cookie of a namespace.
@@ -21,11 +17,10 @@ func namespaceCookie(
 ) throws(KernelError) -> UInt64 {
     try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
         if let questions { return try ask(questions, place) }
-        var cookie: UInt64 = 0
-        let code = mesh_network_namespace_cookie(&cookie)
-        guard code == 0 else {
+        let cookie = currentNamespaceCookie()
+        guard cookie != 0 else {
             throw KernelError(
-                .namespaceMissing, "reading the namespace's cookie", at: place, code: code,
+                .namespaceMissing, "reading the namespace's cookie", at: place, cause: "the kernel does not tell it",
                 remedy: "use Linux 5.14 or later, or --capture-level L3")
         }
         return cookie
@@ -42,11 +37,7 @@ private func ask(_ questions: BPFMap<UInt64, UInt64>, _ place: String) throws(Ke
             remedy: "raise the limit of open files (ulimit -n)")
     }
     let asker = Descriptor(adopting: raw)
-    var key: UInt64 = 0
-    var size = socklen_t(MemoryLayout<UInt64>.size)
-    // SO_COOKIE of <asm/socket.h>.
-    let socketCookie: Int32 = 57
-    guard getsockopt(asker.raw, SOL_SOCKET, socketCookie, &key, &size) == 0 else {
+    guard let key = socketCookie(asker.raw) else {
         throw KernelError(
             .system, "reading a socket's cookie", at: place, code: errno, remedy: "use Linux 4.12 or later")
     }

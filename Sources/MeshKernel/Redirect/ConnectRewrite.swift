@@ -23,14 +23,16 @@ struct ConnectRewrite: Sendable {
         try KernelCapture.requireCapabilities()
         let attachPoint = try CgroupMount.attachPoint(options)
         let object = try Self.load(cookies)
-        pods = Self.map("pods", in: object)
-        counters = Self.map("stats", in: object)
-        scopes = ScopeMaps(ports: Self.map("port_scopes", in: object), ranges: Self.map("range_scopes", in: object))
-        questions = cookies == .hooks ? Self.map("questions", in: object) : nil
+        let maps = object.maps
+        pods = CaptureObjects.map("pods", in: maps)
+        counters = CaptureObjects.map("stats", in: maps)
+        scopes = ScopeMaps(
+            ports: CaptureObjects.map("port_scopes", in: maps), ranges: CaptureObjects.map("range_scopes", in: maps))
+        questions = cookies == .hooks ? CaptureObjects.map("questions", in: maps) : nil
         proxy = try ProxyCgroup.settle(
             process: getpid(), attachPoint: attachPoint, nodeName: options.nodeName, hooked: true)
         guard let own = proxy.path, let id = proxy.id else { preconditionFailure("a hooked process has a cgroup") }
-        let exempt: BPFMap<UInt64, UInt32> = Self.map("proxy_cg", in: object)
+        let exempt: BPFMap<UInt64, UInt32> = CaptureObjects.map("proxy_cg", in: maps)
         try exempt.set(1, for: id)
         links = try Self.attach(object, at: attachPoint, proxy: own)
     }
@@ -117,9 +119,4 @@ struct ConnectRewrite: Sendable {
 
     /// Puts the process back where it was.
     func leave() { proxy.leave(process: getpid()) }
-
-    private static func map<Key, Value>(_ name: String, in object: BPFObject) -> BPFMap<Key, Value> {
-        guard let descriptor = object.maps[name] else { preconditionFailure("no map \(name) in its object") }
-        return BPFMap(descriptor: descriptor, name: name)
-    }
 }

@@ -41,9 +41,7 @@ struct RedirectRecord: Hashable, Sendable {
         for fields in lines {
             switch (fields[0], fields.count) {
             case ("namespace", 2): inode = UInt64(fields[1])
-            case ("workload", 2):
-                let pieces = fields[1].split(separator: "/", maxSplits: 1).map(String.init)
-                if pieces.count == 2 { workload = ObjectName(namespace: pieces[0], name: pieces[1]) }
+            case ("workload", 2): workload = ObjectName(fields[1])
             case ("settings", 4):
                 let values = fields.dropFirst().compactMap { UInt8($0) }
                 if values.count == 3 {

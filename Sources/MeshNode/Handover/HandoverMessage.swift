@@ -54,11 +54,10 @@ enum HandoverMessage: Equatable {
             self = .takeover(version: version, level: fields["level"])
         case "refused"?: self = .refused(fields["why"] ?? "")
         case "listeners"?:
-            guard let name = fields["workload"]?.split(separator: "/", maxSplits: 1).map(String.init), name.count == 2,
+            guard let workload = fields["workload"].flatMap(ObjectName.init),
                 let namespace = fields["netns"].flatMap(UInt64.init), let purpose = fields["purpose"]
             else { return nil }
-            self = .listeners(
-                workload: ObjectName(namespace: name[0], name: name[1]), namespace: namespace, purpose: purpose)
+            self = .listeners(workload: workload, namespace: namespace, purpose: purpose)
         case "released"?:
             guard let level = fields["level"] else { return nil }
             self = .released(level: level)
