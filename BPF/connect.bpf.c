@@ -142,10 +142,8 @@ int culvert_getpeername4(struct bpf_sock_addr *ctx)
 {
     const struct culvert_endpoint *asked = asked_for(ctx);
 
-    if (asked) {
-        ctx->user_ip4 = asked->address.word_be[3];
-        ctx->user_port = bpf_htons(asked->port);
-    }
+    if (asked)
+        put_v4(ctx, &asked->address, asked->port);
     return ALLOW;
 }
 
@@ -154,13 +152,8 @@ int culvert_getpeername6(struct bpf_sock_addr *ctx)
 {
     const struct culvert_endpoint *asked = asked_for(ctx);
 
-    if (asked) {
-        ctx->user_ip6[0] = asked->address.word_be[0];
-        ctx->user_ip6[1] = asked->address.word_be[1];
-        ctx->user_ip6[2] = asked->address.word_be[2];
-        ctx->user_ip6[3] = asked->address.word_be[3];
-        ctx->user_port = bpf_htons(asked->port);
-    }
+    if (asked)
+        put_v6(ctx, &asked->address, asked->port);
     return ALLOW;
 }
 

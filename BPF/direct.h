@@ -14,6 +14,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "culvert_abi.h"
+#include "hooks.h"
 #include "maps.h"
 
 struct {
@@ -110,7 +111,7 @@ static __always_inline bool is_direct(struct bpf_sock_addr *ctx, const struct cu
 }
 
 /* Decides and, for a service, chooses the endpoint and puts it in the place of the service's address; getpeername()
- * keeps showing that one. `six` is a constant: only the hook's own family of fields may be written. */
+ * keeps showing that one. `six` is a constant. */
 static __always_inline bool goes_direct(struct bpf_sock_addr *ctx, const struct culvert_pod *pod,
                                         const struct culvert_address *destination, bool six)
 {
@@ -135,15 +136,10 @@ static __always_inline bool goes_direct(struct bpf_sock_addr *ctx, const struct 
     chosen = service->endpoints[index];
     if (!is_direct(ctx, pod, current, &chosen, &asked))
         return false;
-    if (six) {
-        ctx->user_ip6[0] = chosen.address.word_be[0];
-        ctx->user_ip6[1] = chosen.address.word_be[1];
-        ctx->user_ip6[2] = chosen.address.word_be[2];
-        ctx->user_ip6[3] = chosen.address.word_be[3];
-    } else {
-        ctx->user_ip4 = chosen.address.word_be[3];
-    }
-    ctx->user_port = bpf_htons(chosen.port);
+    if (six)
+        put_v6(ctx, &chosen.address, chosen.port);
+    else
+        put_v4(ctx, &chosen.address, chosen.port);
     return true;
 }
 

@@ -165,10 +165,8 @@ static __always_inline int show_v4(struct bpf_sock_addr *ctx)
     struct culvert_address address = address_v4(ctx->user_ip4);
     const struct culvert_address *server = server_behind(ctx, &address);
 
-    if (server) {
-        ctx->user_ip4 = server->word_be[3];
-        ctx->user_port = bpf_htons(CULVERT_PORT_DOMAIN);
-    }
+    if (server)
+        put_v4(ctx, server, CULVERT_PORT_DOMAIN);
     return ALLOW;
 }
 
@@ -177,13 +175,8 @@ static __always_inline int show_v6(struct bpf_sock_addr *ctx)
     struct culvert_address address = {{ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]}};
     const struct culvert_address *server = server_behind(ctx, &address);
 
-    if (server) {
-        ctx->user_ip6[0] = server->word_be[0];
-        ctx->user_ip6[1] = server->word_be[1];
-        ctx->user_ip6[2] = server->word_be[2];
-        ctx->user_ip6[3] = server->word_be[3];
-        ctx->user_port = bpf_htons(CULVERT_PORT_DOMAIN);
-    }
+    if (server)
+        put_v6(ctx, server, CULVERT_PORT_DOMAIN);
     return ALLOW;
 }
 

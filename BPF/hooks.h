@@ -53,6 +53,23 @@ static __always_inline bool is_tcp(struct bpf_sock_addr *ctx)
     return ctx->type == SOCKET_STREAM && ctx->protocol == IPPROTO_TCP;
 }
 
+/* Puts an address in the place of the one that was given, or that is shown. Only the hook's own family of fields may be
+ * written. */
+static __always_inline void put_v4(struct bpf_sock_addr *ctx, const struct culvert_address *address, __u16 port)
+{
+    ctx->user_ip4 = address->word_be[3];
+    ctx->user_port = bpf_htons(port);
+}
+
+static __always_inline void put_v6(struct bpf_sock_addr *ctx, const struct culvert_address *address, __u16 port)
+{
+    ctx->user_ip6[0] = address->word_be[0];
+    ctx->user_ip6[1] = address->word_be[1];
+    ctx->user_ip6[2] = address->word_be[2];
+    ctx->user_ip6[3] = address->word_be[3];
+    ctx->user_port = bpf_htons(port);
+}
+
 /* What a namespace keeps to itself: its loopback and own addresses. TCP to a multicast address goes nowhere. */
 static __always_inline bool stays_inside(const struct culvert_pod *pod, const struct culvert_address *destination)
 {

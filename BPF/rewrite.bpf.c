@@ -54,7 +54,7 @@ static __always_inline const struct culvert_address *own_address(const struct cu
     return NULL;
 }
 
-/* - Returns through `listener` where the connection goes instead; NULL: where it was meant to. */
+/* Sets `listener` to where the connection goes instead; untouched: where it was meant to. */
 static __always_inline int decide(struct bpf_sock_addr *ctx, const struct culvert_address *destination,
                                   const struct culvert_address **listener)
 {
@@ -98,10 +98,8 @@ int culvert_connect4(struct bpf_sock_addr *ctx)
     const struct culvert_address *listener = NULL;
     int verdict = decide(ctx, &destination, &listener);
 
-    if (listener) {
-        ctx->user_ip4 = listener->word_be[3];
-        ctx->user_port = bpf_htons(CULVERT_PORT_OUTBOUND);
-    }
+    if (listener)
+        put_v4(ctx, listener, CULVERT_PORT_OUTBOUND);
     return verdict;
 }
 
@@ -114,13 +112,8 @@ int culvert_connect6(struct bpf_sock_addr *ctx)
     const struct culvert_address *listener = NULL;
     int verdict = decide(ctx, &destination, &listener);
 
-    if (listener) {
-        ctx->user_ip6[0] = listener->word_be[0];
-        ctx->user_ip6[1] = listener->word_be[1];
-        ctx->user_ip6[2] = listener->word_be[2];
-        ctx->user_ip6[3] = listener->word_be[3];
-        ctx->user_port = bpf_htons(CULVERT_PORT_OUTBOUND);
-    }
+    if (listener)
+        put_v6(ctx, listener, CULVERT_PORT_OUTBOUND);
     return verdict;
 }
 
@@ -166,10 +159,8 @@ int culvert_getpeername4(struct bpf_sock_addr *ctx)
 {
     const struct culvert_endpoint *asked = ctx->sk ? asked_for(ctx->sk, true) : NULL;
 
-    if (asked) {
-        ctx->user_ip4 = asked->address.word_be[3];
-        ctx->user_port = bpf_htons(asked->port);
-    }
+    if (asked)
+        put_v4(ctx, &asked->address, asked->port);
     return ALLOW;
 }
 
@@ -178,13 +169,8 @@ int culvert_getpeername6(struct bpf_sock_addr *ctx)
 {
     const struct culvert_endpoint *asked = ctx->sk ? asked_for(ctx->sk, true) : NULL;
 
-    if (asked) {
-        ctx->user_ip6[0] = asked->address.word_be[0];
-        ctx->user_ip6[1] = asked->address.word_be[1];
-        ctx->user_ip6[2] = asked->address.word_be[2];
-        ctx->user_ip6[3] = asked->address.word_be[3];
-        ctx->user_port = bpf_htons(asked->port);
-    }
+    if (asked)
+        put_v6(ctx, &asked->address, asked->port);
     return ALLOW;
 }
 
