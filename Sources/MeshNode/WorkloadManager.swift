@@ -197,7 +197,6 @@ final class WorkloadManager: Sendable {
                 name, namespace: namespace, addresses: live.workload.addresses, scope: scope,
                 listeners: CaptureListeners(
                     outbound: first(.outbound), inbound: first(.inbound), tunnel: first(.tunnel)))
-            try kernel.capture.setScope(scope, of: name)
             switch live.hasDNS {
             case true?:
                 try kernel.capture.programs?.captureDNS(of: name, namespace: namespace, socket: first(.dnsDatagrams))

@@ -61,10 +61,10 @@ struct WorkloadStarter: Sendable {
 
     private func attach(_ ready: Ready, _ capture: NodeCapture, _ listeners: PodListeners) throws {
         let workload = ready.workload
-        try capture.attach(
+        let outcome = try capture.attach(
             workload.name, namespace: ready.namespace.descriptor, addresses: workload.addresses, scope: workload.scope,
             listeners: listeners.first)
-        reportScope(of: workload, unplaced: try capture.setScope(workload.scope, of: workload.name))
+        reportScope(of: workload, unplaced: outcome.unplaced)
     }
 
     /// Makes the workload known to every core.

@@ -47,4 +47,22 @@ public struct CaptureHandle: Hashable, Sendable {
     public let slot: UInt32
     /// Taken over from an earlier daemon; the hooks were never away.
     public let adopted: Bool
+    /// How many entries of its scope found no room in the kernel's maps. What they keep out is captured.
+    public let unplaced: Int
+
+    init(workload: ObjectName, cookie: UInt64, slot: UInt32, adopted: Bool, unplaced: Int = 0) {
+        self.workload = workload
+        self.cookie = cookie
+        self.slot = slot
+        self.adopted = adopted
+        self.unplaced = unplaced
+    }
+}
+
+/// What came of capturing a workload.
+public struct CaptureOutcome: Hashable, Sendable {
+    /// Taken over from an earlier daemon without a gap.
+    public let adopted: Bool
+    /// How many entries of its scope found no room in the kernel's maps. What they keep out is captured.
+    public let unplaced: Int
 }

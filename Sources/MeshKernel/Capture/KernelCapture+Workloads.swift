@@ -50,10 +50,11 @@ extension KernelCapture {
             }
             let existing = objects.pods.value(for: cookie)
             let slot = if let existing { existing.slot } else { try freeSlot(in: state) }
+            let unplaced: Int
             do throws(KernelError) {
                 try objects.names.set(name, for: cookie)
                 witness(.named)
-                _ = try objects.scopes.set(scope, of: slot, place: "\(workload)")
+                unplaced = try objects.scopes.set(scope, of: slot, place: "\(workload)")
                 witness(.scoped)
                 try capture(
                     cookie, existing, slot: slot, namespace: descriptor, addresses: addresses, listeners: listeners,
@@ -65,7 +66,8 @@ extension KernelCapture {
             // An earlier daemon knew the namespace by another name: there is one entry for it all the same.
             state.workloads = state.workloads.filter { $0.value.handle.cookie != cookie || $0.key == workload }
             let adopted = state.workloads[workload]?.handle.adopted ?? (existing != nil)
-            let handle = CaptureHandle(workload: workload, cookie: cookie, slot: slot, adopted: adopted)
+            let handle = CaptureHandle(
+                workload: workload, cookie: cookie, slot: slot, adopted: adopted, unplaced: unplaced)
             state.workloads[workload] = Record(handle: handle, namespace: descriptor)
             return handle
         }

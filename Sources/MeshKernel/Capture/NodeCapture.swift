@@ -60,12 +60,11 @@ public final class NodeCapture: Sendable {
     ///   - addresses: all of the workload's addresses, 1…8. Connections of a family without one are refused.
     ///   - scope: what of its traffic is captured.
     ///   - listeners: made inside the namespace on the ports of `CaptureConstants`, listening, `IP_TRANSPARENT` set.
-    /// - Returns: whether capture of an earlier daemon was taken over without a gap.
     @discardableResult
     public func attach(
         _ workload: ObjectName, namespace: Int32, addresses: [IPAddress], scope: CaptureScope = CaptureScope(),
         listeners: CaptureListeners
-    ) throws(KernelError) -> Bool {
+    ) throws(KernelError) -> CaptureOutcome {
         guard !addresses.isEmpty, addresses.count <= CaptureConstants.maximumAddresses else {
             throw KernelError(
                 .badRequest, "capturing a workload", at: "\(workload)", cause: "it has \(addresses.count) addresses",
@@ -74,10 +73,10 @@ public final class NodeCapture: Sendable {
         let descriptor = try Descriptor(duplicating: namespace, what: "keeping the namespace", at: "\(workload)")
         switch mechanism {
         case .programs(let capture):
-            return try capture.attach(
+            let handle = try capture.attach(
                 workload, namespace: namespace, cookie: capture.cookie(of: descriptor, place: "\(workload)"),
-                addresses: addresses, scope: scope, listeners: listeners
-            ).adopted
+                addresses: addresses, scope: scope, listeners: listeners)
+            return CaptureOutcome(adopted: handle.adopted, unplaced: handle.unplaced)
         case .rules(let capture):
             return try capture.attach(workload, namespace: descriptor, addresses: addresses, scope: scope)
         }

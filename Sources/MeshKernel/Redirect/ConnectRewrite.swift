@@ -80,16 +80,18 @@ struct ConnectRewrite: Sendable {
     }
 
     /// Rewrites the connections of a workload from now on.
+    /// - Returns: how many entries of the scope found no room. What they keep out is captured.
     func activate(
         _ cookie: UInt64, slot: UInt32, addresses: [IPAddress], scope: CaptureScope, place: String
-    ) throws(KernelError) {
+    ) throws(KernelError) -> Int {
         try counters.make(slot)
-        _ = try scopes.set(scope, of: slot, place: place)
+        let unplaced = try scopes.set(scope, of: slot, place: place)
         var pod = culvert_pod()
         pod.slot = slot
         pod.flags = CULVERT_POD_ACTIVE.rawValue
         pod.setOwn(addresses.map(\.abi))
         try pods.set(pod, for: cookie)
+        return unplaced
     }
 
     func setScope(_ scope: CaptureScope, slot: UInt32, place: String) throws(KernelError) -> Int {

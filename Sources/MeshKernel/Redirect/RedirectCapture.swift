@@ -83,10 +83,9 @@ final class RedirectCapture: Sendable {
         state.withLock { state in state.workloads.filter { $0.value.namespace == nil }.keys.sorted() }
     }
 
-    /// - Returns: whether it took over what an earlier daemon left.
     func attach(
         _ workload: ObjectName, namespace: Descriptor, addresses: [IPAddress], scope: CaptureScope
-    ) throws(KernelError) -> Bool {
+    ) throws(KernelError) -> CaptureOutcome {
         var inode: UInt64 = 0
         guard mesh_is_network_namespace(namespace.raw) == 1, mesh_inode(namespace.raw, &inode) == 0 else {
             throw KernelError(
@@ -117,7 +116,8 @@ final class RedirectCapture: Sendable {
                     cause: "\(state.workloads.count) workloads are captured already",
                     remedy: "spread the workloads over more nodes")
             }
-            let hook = try activate(workload, namespace, addresses, scope, in: state, known: holder?.value.hook)
+            let (hook, unplaced) = try activate(
+                workload, namespace, addresses, scope, in: state, known: holder?.value.hook)
             let record: RedirectRecord
             let adopted: Bool
             do throws(KernelError) {
@@ -132,7 +132,7 @@ final class RedirectCapture: Sendable {
                 record: record,
                 rules: NftRules(addresses: addresses, live: record.live, scope: scope, hasHooks: hook != nil),
                 namespace: namespace, hook: hook)
-            return adopted && holder?.value.namespace == nil
+            return CaptureOutcome(adopted: adopted && holder?.value.namespace == nil, unplaced: unplaced)
         }
     }
 
@@ -147,9 +147,9 @@ final class RedirectCapture: Sendable {
             rules.scope = scope
             let place = "\(workload)"
             let unplaced =
-                if let hook = entry.hook { try state.hooks?.setScope(scope, slot: hook.slot, place: place) ?? 0 } else {
-                    0
-                }
+                try entry.hook.flatMap { hook throws(KernelError) in
+                    try state.hooks?.setScope(scope, slot: hook.slot, place: place)
+                } ?? 0
             try inNamespace(namespace.raw, place: place) { [rules] () throws(KernelError) in
                 let counts = try NftProgram.counters(place: place)
                 try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
@@ -229,8 +229,8 @@ final class RedirectCapture: Sendable {
     private func activate(
         _ workload: ObjectName, _ namespace: Descriptor, _ addresses: [IPAddress], _ scope: CaptureScope,
         in state: State, known: Hook?
-    ) throws(KernelError) -> Hook? {
-        guard let hooks = state.hooks else { return nil }
+    ) throws(KernelError) -> (Hook?, unplaced: Int) {
+        guard let hooks = state.hooks else { return (nil, 0) }
         let place = "\(workload)"
         let used = Set(state.workloads.values.compactMap(\.hook?.slot))
         let hook: Hook
@@ -241,12 +241,13 @@ final class RedirectCapture: Sendable {
             hook = Hook(cookie: try hooks.cookie(of: namespace, place: place), slot: free ?? 0)
         }
         do throws(KernelError) {
-            try hooks.activate(hook.cookie, slot: hook.slot, addresses: addresses, scope: scope, place: place)
+            let unplaced = try hooks.activate(
+                hook.cookie, slot: hook.slot, addresses: addresses, scope: scope, place: place)
+            return (hook, unplaced)
         } catch {
             if known == nil { hooks.deactivate(hook.cookie, slot: hook.slot) }
             throw error
         }
-        return hook
     }
 
     private func capture(

@@ -56,7 +56,8 @@ final class LevelFixture {
         try lab.withDescriptor(lab.pod) { descriptor in
             try capture.attach(
                 name ?? lab.name, namespace: descriptor, addresses: addresses ?? lab.addresses,
-                scope: scope, listeners: proxy.listeners)
+                scope: scope, listeners: proxy.listeners
+            ).adopted
         }
     }
 
