@@ -17,24 +17,24 @@ public struct Timestamp: Hashable, Sendable {
 
 extension Timestamp {
     /// RFC 3339 in UTC with microseconds, `2026-11-21T07:22:32.000123Z`, as ASCII.
-    func append(to bytes: inout [UInt8]) {
+    func append(to bytes: inout LineBytes) {
         let (seconds, fraction) = microseconds.flooredDivision(by: 1_000_000)
         let (days, second) = seconds.flooredDivision(by: 86400)
         let date = Timestamp.civil(day: days)
-        bytes.appendDecimal(date.year, width: 4)
-        bytes.append(UInt8(ascii: "-"))
-        bytes.appendDecimal(date.month, width: 2)
-        bytes.append(UInt8(ascii: "-"))
-        bytes.appendDecimal(date.day, width: 2)
-        bytes.append(UInt8(ascii: "T"))
-        bytes.appendDecimal(second / 3600, width: 2)
-        bytes.append(UInt8(ascii: ":"))
-        bytes.appendDecimal(second / 60 % 60, width: 2)
-        bytes.append(UInt8(ascii: ":"))
-        bytes.appendDecimal(second % 60, width: 2)
-        bytes.append(UInt8(ascii: "."))
-        bytes.appendDecimal(fraction, width: 6)
-        bytes.append(UInt8(ascii: "Z"))
+        bytes.append(decimal: UInt64(max(0, date.year)), width: 4)
+        bytes.append("-")
+        bytes.append(decimal: UInt64(date.month), width: 2)
+        bytes.append("-")
+        bytes.append(decimal: UInt64(date.day), width: 2)
+        bytes.append("T")
+        bytes.append(decimal: UInt64(second / 3600), width: 2)
+        bytes.append(":")
+        bytes.append(decimal: UInt64(second / 60 % 60), width: 2)
+        bytes.append(":")
+        bytes.append(decimal: UInt64(second % 60), width: 2)
+        bytes.append(".")
+        bytes.append(decimal: UInt64(fraction), width: 6)
+        bytes.append("Z")
     }
 
     /// The date of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap day is the last
@@ -57,14 +57,5 @@ extension Int64 {
     fileprivate func flooredDivision(by divisor: Int64) -> (quotient: Int64, remainder: Int64) {
         let (quotient, remainder) = quotientAndRemainder(dividingBy: divisor)
         return remainder < 0 ? (quotient - 1, remainder + divisor) : (quotient, remainder)
-    }
-}
-
-extension [UInt8] {
-    /// A decimal, filled up with zeros to `width` digits.
-    mutating func appendDecimal(_ value: some BinaryInteger, width: Int = 1) {
-        let digits = String(value).utf8
-        for _ in 0..<Swift.max(0, width - digits.count) { append(UInt8(ascii: "0")) }
-        append(contentsOf: digits)
     }
 }

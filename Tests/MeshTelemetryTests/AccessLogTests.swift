@@ -24,9 +24,9 @@ struct AccessLogTests {
     }
 
     static func line(_ record: AccessLogRecord, _ format: LogFormat) -> String {
-        var bytes: [UInt8] = []
-        record.append(to: &bytes, as: format)
-        return String(decoding: bytes, as: UTF8.self)
+        var line = LineEncoder(format)
+        record.write(to: &line)
+        return String(decoding: line.written, as: UTF8.self)
     }
 
     @Test("JSON: keys in ztunnel's order, absent values left out")
@@ -68,6 +68,26 @@ struct AccessLogTests {
                 " tier=\"sockmap\" srtt=\"70us\" retransmits=0 bytes_accelerated=25\n"))
     }
 
+    @Test(
+        "Addresses are spelled as everywhere else",
+        arguments: [
+            "0.0.0.0:0", "255.255.255.255:65535", "10.0.100.9:80", "[::]:1", "[::1]:65535", "[2001:db8::a:0:1]:443",
+        ])
+    func addresses(_ text: String) {
+        var record = AccessLogRecord(time: Timestamp(microseconds: 0), event: .connectionOpened, direction: .inbound)
+        record.destination = SocketAddress(text)
+        #expect(Self.line(record, .text).contains("\tdst.addr=\"\(text)\" direction="))
+        record.source = record.destination
+        #expect(Self.line(record, .json).contains("\"src.addr\":\"\(text)\",\"dst.addr\":\"\(text)\""))
+    }
+
+    @Test("Numbers of any length", arguments: [0, 9, 10, 99, 100, 1_234_567_890, UInt64.max])
+    func numbers(_ number: UInt64) {
+        var record = AccessLogRecord(time: Timestamp(microseconds: 0), event: .connectionOpened, direction: .outbound)
+        record.bytesFromClient = number
+        #expect(Self.line(record, .text).contains(" bytes_sent=\(number) bytes_recv=0 "))
+    }
+
     @Test("Bytes are told from the side of the workload the proxy serves")
     func sides() {
         #expect(Self.line(Self.record(.outbound), .text).contains("bytes_sent=10 bytes_recv=20"))
@@ -99,19 +119,19 @@ struct AccessLogTests {
             (1_735_689_599_000_001, "2024-12-31T23:59:59.000001Z"), (-1, "1969-12-31T23:59:59.999999Z"),
         ])
     func times(_ microseconds: Int64, _ expected: String) {
-        var bytes: [UInt8] = []
+        var bytes = LineBytes()
         Timestamp(microseconds: microseconds).append(to: &bytes)
-        #expect(String(decoding: bytes, as: UTF8.self) == expected)
+        #expect(String(decoding: bytes.written, as: UTF8.self) == expected)
     }
 
     @Test("Each day follows the one before")
     func days() {
         var (year, month, day) = (1970, 1, 1)
         for number in 0..<15_000 {
-            var bytes: [UInt8] = []
+            var bytes = LineBytes(capacity: 1)
             Timestamp(microseconds: Int64(number) * 86_400_000_000).append(to: &bytes)
             let expected = [year, month, day].map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: "-")
-            guard bytes.starts(with: expected.utf8) else {
+            guard bytes.written.starts(with: expected.utf8) else {
                 Issue.record("day \(number) is not \(expected)")
                 return
             }

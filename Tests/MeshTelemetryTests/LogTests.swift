@@ -46,9 +46,9 @@ struct LogTests {
         let levels = LogLevels(.info)
         func line(_ format: LogFormat) -> String {
             let handler = MeshLogHandler(scope: "tls", levels: levels, format: format)
-            let bytes = handler.encode(
+            let line = handler.encode(
                 .warning, "peer said \"no\"", ["b": "2", "a": "x\ny"], at: Timestamp(microseconds: 1))
-            return String(decoding: bytes, as: UTF8.self)
+            return String(decoding: line.written, as: UTF8.self)
         }
         #expect(
             line(.json) == #"""

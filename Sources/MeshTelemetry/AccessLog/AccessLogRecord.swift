@@ -91,31 +91,29 @@ extension AccessLogRecord {
         }
     }
 
-    /// Appends the line, with its line feed.
-    public func append(to bytes: inout [UInt8], as format: LogFormat) {
-        var line = LineEncoder(format, appendingTo: bytes)
-        bytes = []
+    /// Writes the line, with its line feed.
+    func write(to line: inout LineEncoder) {
         line.begin(time: time, level: level, scope: "access", message: event.rawValue)
-        line.field("src.addr", source?.description)
+        line.field("src.addr", source)
         line.field("src.workload", sourceWorkload?.name)
         line.field("src.namespace", sourceWorkload?.namespace)
-        line.field("src.identity", sourceIdentity?.description)
-        line.field("dst.addr", destination?.description)
+        line.field("src.identity", sourceIdentity)
+        line.field("dst.addr", destination)
         line.field("dst.hbone_addr", authority)
         line.field("dst.service", service?.serviceHost)
         line.field("dst.workload", destinationWorkload?.name)
         line.field("dst.namespace", destinationWorkload?.namespace)
-        line.field("dst.identity", destinationIdentity?.description)
+        line.field("dst.identity", destinationIdentity)
         line.field("direction", direction.rawValue)
         line.field("bytes_sent", direction == .outbound ? bytesFromClient : bytesToClient)
         line.field("bytes_recv", direction == .outbound ? bytesToClient : bytesFromClient)
-        line.field("duration", "\(durationNanoseconds / 1_000_000)ms")
+        line.field("duration", durationNanoseconds / 1_000_000, "ms")
         line.field("error", error)
         line.field("reason", reason.rawValue)
         line.field("policy", policy?.description)
         if let kernel {
             line.field("tier", kernel.bytesAccelerated > 0 ? "sockmap" : "direct")
-            line.field("srtt", "\(kernel.roundTripMicroseconds)us")
+            line.field("srtt", UInt64(kernel.roundTripMicroseconds), "us")
             line.field("retransmits", UInt64(kernel.retransmits))
             if kernel.bytesAccelerated > 0 { line.field("bytes_accelerated", kernel.bytesAccelerated) }
         }
@@ -126,6 +124,5 @@ extension AccessLogRecord {
             line.field("route", request.route?.description)
         }
         line.end()
-        bytes = line.finish()
     }
 }

@@ -60,11 +60,10 @@ public final class AccessLogWriter: Sendable {
         sigemptyset(&signals)
         sigaddset(&signals, SIGPIPE)
         pthread_sigmask(SIG_BLOCK, &signals, nil)
-        var batch: [UInt8] = []
-        batch.reserveCapacity(AccessLogWriter.batchBytes * 2)
+        var lines = LineEncoder(format)
         while true {
             let last = isStopping.load(ordering: .sequentiallyConsistent)
-            for queue in queues { write(queue, &batch) }
+            for queue in queues { write(queue, &lines) }
             if last { return }
             bell.wait {
                 isStopping.load(ordering: .sequentiallyConsistent) || queues.contains { !$0.isEmpty }
@@ -72,42 +71,40 @@ public final class AccessLogWriter: Sendable {
         }
     }
 
-    private func write(_ queue: AccessLogQueue, _ batch: inout [UInt8]) {
-        var lines = 0
+    private func write(_ queue: AccessLogQueue, _ lines: inout LineEncoder) {
+        var count = 0
         func flush() {
-            if !write(batch) { queue.countLost(lines) }
-            batch.removeAll(keepingCapacity: true)
-            lines = 0
+            if !write(UnsafeRawBufferPointer(lines.written)) { queue.countLost(count) }
+            lines.removeAll()
+            count = 0
         }
         queue.drain { record in
-            record.append(to: &batch, as: format)
-            lines += 1
-            if batch.count >= AccessLogWriter.batchBytes { flush() }
+            record.write(to: &lines)
+            count += 1
+            if lines.written.count >= AccessLogWriter.batchBytes { flush() }
         }
-        if lines > 0 { flush() }
+        if count > 0 { flush() }
     }
 
-    private func write(_ batch: [UInt8]) -> Bool {
-        batch.withUnsafeBytes { bytes in
-            var rest = bytes[...]
-            while !rest.isEmpty {
-                let count = Glibc.write(fileDescriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-                if count > 0 {
-                    rest = rest.dropFirst(count)
-                    continue
-                }
-                switch errno {
-                case EINTR: continue
-                case EAGAIN:
-                    var writable = pollfd(fd: fileDescriptor, events: Int16(POLLOUT), revents: 0)
-                    // A reader that stays away must not keep a daemon from stopping.
-                    let stopping = isStopping.load(ordering: .relaxed)
-                    if poll(&writable, 1, stopping ? 1000 : -1) == 0, stopping { return false }
-                default: return false
-                }
+    private func write(_ batch: UnsafeRawBufferPointer) -> Bool {
+        var rest = batch[...]
+        while !rest.isEmpty {
+            let count = Glibc.write(fileDescriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+            if count > 0 {
+                rest = rest.dropFirst(count)
+                continue
             }
-            return true
+            switch errno {
+            case EINTR: continue
+            case EAGAIN:
+                var writable = pollfd(fd: fileDescriptor, events: Int16(POLLOUT), revents: 0)
+                // A reader that stays away must not keep a daemon from stopping.
+                let stopping = isStopping.load(ordering: .relaxed)
+                if poll(&writable, 1, stopping ? 1000 : -1) == 0, stopping { return false }
+            default: return false
+            }
         }
+        return true
     }
 }
 

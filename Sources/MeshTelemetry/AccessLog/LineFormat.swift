@@ -1,96 +1,146 @@
+internal import MeshModel
+
 /// How a log line is written.
 public enum LogFormat: String, Sendable, CaseIterable {
     case json
     case text
 }
 
-/// Builds one log line: time, level, scope and message, then fields in the order they are given.
+/// Writes log lines one behind the other: time, level, scope and message, then fields in the order they are given.
 ///
 /// JSON is one object (RFC 8259). Text is four columns between tabs and then `key=value` pairs, strings quoted with
 /// the same escapes, so that nothing a peer sends can end a line or forge a field.
 struct LineEncoder: ~Copyable {
     private let format: LogFormat
-    private(set) var bytes: [UInt8]
+    private var bytes = LineBytes()
     private var isFirstField = true
 
-    /// Lines are appended to `bytes`.
-    init(_ format: LogFormat, appendingTo bytes: consuming [UInt8]) {
-        self.format = format
-        self.bytes = bytes
-    }
+    init(_ format: LogFormat) { self.format = format }
+
+    /// All lines since the last `removeAll()`.
+    var written: UnsafeBufferPointer<UInt8> { bytes.written }
+
+    mutating func removeAll() { bytes.removeAll() }
 
     mutating func begin(time: Timestamp, level: String, scope: String, message: String) {
         isFirstField = true
         switch format {
         case .json:
-            literal("{\"level\":")
+            bytes.append("{\"level\":")
             quoted(level)
-            literal(",\"time\":\"")
+            bytes.append(",\"time\":\"")
             time.append(to: &bytes)
-            literal("\",\"scope\":")
+            bytes.append("\",\"scope\":")
             quoted(scope)
-            literal(",\"message\":")
+            bytes.append(",\"message\":")
             quoted(message)
         case .text:
             time.append(to: &bytes)
-            for column in [level, scope, message] {
-                bytes.append(UInt8(ascii: "\t"))
-                escaped(column)
-            }
-            bytes.append(UInt8(ascii: "\t"))
+            bytes.append("\t")
+            escaped(level)
+            bytes.append("\t")
+            escaped(scope)
+            bytes.append("\t")
+            escaped(message)
+            bytes.append("\t")
         }
     }
 
-    mutating func field(_ name: String, _ value: String?) {
+    mutating func end() { bytes.append(format == .json ? "}\n" : "\n") }
+
+    // MARK: Fields. A name that is known ahead needs no escape.
+
+    mutating func field(_ name: StaticString, _ value: String?) {
         guard let value else { return }
         key(name)
         quoted(value)
     }
 
-    mutating func field(_ name: String, _ value: UInt64) {
+    mutating func field(_ name: StaticString, _ value: UInt64) {
         key(name)
-        bytes.appendDecimal(value)
+        bytes.append(decimal: value)
     }
 
-    mutating func end() {
-        if format == .json { bytes.append(UInt8(ascii: "}")) }
-        bytes.append(UInt8(ascii: "\n"))
+    /// A number with its unit, as a string.
+    mutating func field(_ name: StaticString, _ value: UInt64, _ unit: StaticString) {
+        key(name)
+        bytes.append("\"")
+        bytes.append(decimal: value)
+        bytes.append(unit)
+        bytes.append("\"")
     }
 
-    consuming func finish() -> [UInt8] { bytes }
+    mutating func field(_ name: StaticString, _ value: SocketAddress?) {
+        guard let value else { return }
+        key(name)
+        bytes.append("\"")
+        if value.ip.isIPv4 {
+            for group: UInt64 in 0..<4 {
+                bytes.append(decimal: value.ip.low >> (24 - 8 * group) & 0xff)
+                bytes.append(group == 3 ? ":" : ".")
+            }
+            bytes.append(decimal: UInt64(value.port))
+        } else {
+            escaped(value.description)
+        }
+        bytes.append("\"")
+    }
 
-    private mutating func key(_ name: String) {
-        switch format {
-        case .json:
-            bytes.append(UInt8(ascii: ","))
-            quoted(name)
-            bytes.append(UInt8(ascii: ":"))
-        case .text:
-            if !isFirstField { bytes.append(UInt8(ascii: " ")) }
-            escaped(name)
-            bytes.append(UInt8(ascii: "="))
+    mutating func field(_ name: StaticString, _ value: SPIFFEID?) {
+        guard let value else { return }
+        key(name)
+        bytes.append("\"spiffe://")
+        escaped(value.trustDomain)
+        bytes.append("/ns/")
+        escaped(value.namespace)
+        bytes.append("/sa/")
+        escaped(value.serviceAccount)
+        bytes.append("\"")
+    }
+
+    mutating func field(named name: String, _ value: String) {
+        separator()
+        if format == .json { quoted(name) } else { escaped(name) }
+        bytes.append(format == .json ? ":" : "=")
+        quoted(value)
+    }
+
+    @inline(__always)
+    private mutating func key(_ name: StaticString) {
+        separator()
+        if format == .json { bytes.append("\"") }
+        bytes.append(name)
+        bytes.append(format == .json ? "\":" : "=")
+    }
+
+    private mutating func separator() {
+        if format == .json {
+            bytes.append(",")
+        } else if !isFirstField {
+            bytes.append(" ")
         }
         isFirstField = false
     }
 
-    private mutating func literal(_ text: StaticString) {
-        bytes.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
-    }
+    // MARK: Escapes
 
     private mutating func quoted(_ text: String) {
-        bytes.append(UInt8(ascii: "\""))
+        bytes.append("\"")
         escaped(text)
-        bytes.append(UInt8(ascii: "\""))
+        bytes.append("\"")
     }
 
     /// RFC 8259 §7; DEL is escaped too, as terminals act on it. Almost all text needs no escape and is copied whole.
     private mutating func escaped(_ text: String) {
         var text = text
         text.withUTF8 { text in
-            if text.contains(where: LineEncoder.isSpecial) {
-                for byte in text { escaped(byte) }
+            // No early end: a loop without one is done many bytes at a time.
+            var special: UInt8 = 0
+            for byte in text { special |= LineEncoder.isSpecial(byte) ? 1 : 0 }
+            if special == 0 {
+                bytes.append(text)
             } else {
-                bytes.append(contentsOf: text)
+                for byte in text { escaped(byte) }
             }
         }
     }
@@ -104,11 +154,11 @@ struct LineEncoder: ~Copyable {
         case UInt8(ascii: "\""), UInt8(ascii: "\\"):
             bytes.append(UInt8(ascii: "\\"))
             bytes.append(byte)
-        case UInt8(ascii: "\n"): literal("\\n")
-        case UInt8(ascii: "\r"): literal("\\r")
-        case UInt8(ascii: "\t"): literal("\\t")
+        case UInt8(ascii: "\n"): bytes.append("\\n")
+        case UInt8(ascii: "\r"): bytes.append("\\r")
+        case UInt8(ascii: "\t"): bytes.append("\\t")
         case 0..<0x20, 0x7f:
-            literal("\\u00")
+            bytes.append("\\u00")
             bytes.append(LineEncoder.hexadecimal(byte >> 4))
             bytes.append(LineEncoder.hexadecimal(byte & 0xf))
         default: bytes.append(byte)

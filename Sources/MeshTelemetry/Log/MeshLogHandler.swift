@@ -37,20 +37,20 @@ public struct MeshLogHandler: LogHandler {
         var fields = metadata
         if let provided = metadataProvider?.get() { fields.merge(provided) { own, _ in own } }
         if let more = event.metadata { fields.merge(more) { _, new in new } }
-        let bytes = encode(event.level, event.message, fields, at: .now())
+        let line = encode(event.level, event.message, fields, at: .now())
         // A log line that cannot be written has nobody left to tell.
-        _ = bytes.withUnsafeBytes { write(fileDescriptor, $0.baseAddress, $0.count) }
+        _ = write(fileDescriptor, line.written.baseAddress, line.written.count)
     }
 
     func encode(
         _ level: Logger.Level, _ message: Logger.Message, _ fields: Logger.Metadata, at time: Timestamp
-    ) -> [UInt8] {
-        var line = LineEncoder(format, appendingTo: [])
+    ) -> LineEncoder {
+        var line = LineEncoder(format)
         line.begin(time: time, level: level.word, scope: scope, message: message.description)
         for (name, value) in fields.sorted(by: { $0.key < $1.key }) {
-            line.field(name, value.description)
+            line.field(named: name, value.description)
         }
         line.end()
-        return line.finish()
+        return line
     }
 }
