@@ -56,7 +56,7 @@ static __always_inline void enrol_client(struct bpf_sock_ops *ctx, struct bpf_so
 {
     struct culvert_shortcut fresh = {};
 
-    if (!(socket->flow.flags & CULVERT_RULE_ACCELERATED) || !may_accelerate())
+    if (!is_accelerated(&socket->flow) || !may_accelerate())
         return;
     if (bpf_map_update_elem(&shortcuts, &socket->tuple, &fresh, BPF_ANY)) {
         count(socket->flow.source, CULVERT_EVENT_ACCELERATION_REFUSED);
@@ -73,6 +73,9 @@ static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_so
     struct culvert_tuple tuple;
     struct culvert_flow *flow;
 
+    /* Looked at first: it is all that the connections of a node without acceleration pay. */
+    if (!may_accelerate())
+        return;
     tuple.client = address_pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1],
                                 ctx->remote_ip6[2], ctx->remote_ip6[3]);
     tuple.server = address_pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1],
@@ -81,7 +84,7 @@ static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_so
     tuple.server_port = ctx->local_port;
     tuple.padding = 0;
     flow = bpf_map_lookup_elem(&flows, &tuple);
-    if (!flow || flow->kind != CULVERT_FLOW_DIRECT || !bpf_map_lookup_elem(&shortcuts, &tuple) || !may_accelerate())
+    if (!flow || !is_accelerated(flow) || !bpf_map_lookup_elem(&shortcuts, &tuple))
         return;
     socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!socket)

@@ -56,7 +56,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
     socket->flow.started_ns = bpf_ktime_get_ns();
     socket->fins = 0;
     socket->established = 0;
-    if (config.accelerate)
+    if (config.accelerate && is_accelerated(&socket->flow))
         bpf_map_delete_elem(&shortcuts, &socket->tuple);
     error = bpf_map_update_elem(&flows, &socket->tuple, &socket->flow, BPF_NOEXIST);
     if (!error) {
@@ -81,6 +81,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
 static __always_inline void report(struct bpf_sock_ops *ctx, struct culvert_socket *socket)
 {
     struct culvert_closed *record = bpf_ringbuf_reserve(&closed, sizeof(*record), 0);
+    bool accelerated = config.accelerate && is_accelerated(&socket->flow);
     struct culvert_shortcut *shortcut;
 
     if (!record) {
@@ -95,7 +96,7 @@ static __always_inline void report(struct bpf_sock_ops *ctx, struct culvert_sock
         record->ended_ns = bpf_ktime_get_ns();
         record->bytes_sent = sent > overhead ? sent - overhead : 0;
         record->bytes_received = socket->fins & FIN_RECEIVED && received ? received - 1 : received;
-        shortcut = config.accelerate ? bpf_map_lookup_elem(&shortcuts, &socket->tuple) : NULL;
+        shortcut = accelerated ? bpf_map_lookup_elem(&shortcuts, &socket->tuple) : NULL;
         if (shortcut) {
             __u64 to_server = shortcut->lanes[CULVERT_SIDE_CLIENT].bytes;
             __u64 to_client = shortcut->lanes[CULVERT_SIDE_SERVER].bytes;
@@ -114,7 +115,7 @@ static __always_inline void report(struct bpf_sock_ops *ctx, struct culvert_sock
                                        ? BPF_RB_FORCE_WAKEUP
                                        : BPF_RB_NO_WAKEUP);
     }
-    if (config.accelerate)
+    if (accelerated)
         bpf_map_delete_elem(&shortcuts, &socket->tuple);
 }
 

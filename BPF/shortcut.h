@@ -42,3 +42,9 @@ static __always_inline bool may_accelerate(void)
 
     return current && current->flags & CULVERT_CONTROL_ACCELERATE;
 }
+
+/* No other connection has anything in `shortcuts`. */
+static __always_inline bool is_accelerated(const struct culvert_flow *flow)
+{
+    return flow->kind == CULVERT_FLOW_DIRECT && flow->flags & CULVERT_RULE_ACCELERATED;
+}
