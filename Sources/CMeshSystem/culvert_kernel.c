@@ -5,6 +5,8 @@
 #include <linux/capability.h>
 #include <linux/fib_rules.h>
 #include <linux/inet_diag.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
@@ -221,4 +223,98 @@ int mesh_socket_destroy(bool ipv4, const uint8_t *local, uint16_t local_port, co
     memcpy(socket.idiag_cookie, found->id.idiag_cookie, sizeof(socket.idiag_cookie));
     socket_request(&request, SOCK_DESTROY, &socket, ipv4);
     return request_send(&request, NETLINK_SOCK_DIAG);
+}
+
+int mesh_connections_open(void) {
+    int made = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+
+    return made < 0 ? -errno : made;
+}
+
+/// Begins an attribute that holds others; `request_nested` ends it.
+static struct rtattr *request_nest(struct request *request, uint16_t type) {
+    struct rtattr *nest = (void *)((char *)&request->header + NLMSG_ALIGN(request->header.nlmsg_len));
+
+    request_add(request, type | NLA_F_NESTED, "", 0);
+    return nest;
+}
+
+static void request_nested(struct request *request, struct rtattr *nest) {
+    nest->rta_len = (uint16_t)((char *)&request->header + request->header.nlmsg_len - (char *)nest);
+}
+
+static const struct rtattr *attribute_in(const void *attributes, int size, uint16_t type) {
+    const struct rtattr *each = attributes;
+
+    for (; RTA_OK(each, size); each = (const void *)RTA_NEXT(each, size))
+        if ((each->rta_type & NLA_TYPE_MASK) == type) return each;
+    return NULL;
+}
+
+/// Copies the value at the end of a path of attributes; false when it is not there in this size.
+static bool attribute_copy(const struct nlmsghdr *answer, size_t fixed, const uint16_t path[3], void *into, size_t size) {
+    const char *attributes = (const char *)NLMSG_DATA(answer) + NLMSG_ALIGN(fixed);
+    const struct rtattr *found;
+    int left = (int)(answer->nlmsg_len - NLMSG_SPACE(fixed));
+
+    for (size_t depth = 0; depth < 3; depth++) {
+        found = attribute_in(attributes, left, path[depth]);
+        if (!found) return false;
+        attributes = RTA_DATA(found);
+        left = (int)RTA_PAYLOAD(found);
+    }
+    if ((size_t)left != size) return false;
+    memcpy(into, attributes, size);
+    return true;
+}
+
+// The kernel finds an entry by the tuple of either direction. What was received tells that of the answers: they go from
+// where it came to, to where it came from.
+int mesh_connections_sent_to(int table, uint32_t number, struct mesh_datagram_ends *datagram) {
+    struct request request;
+    struct nfgenmsg *body = request_start(&request, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET, 0, sizeof(*body));
+    const uint16_t address_path[] = {
+        CTA_TUPLE_ORIG, CTA_TUPLE_IP, datagram->ipv4 ? CTA_IP_V4_DST : CTA_IP_V6_DST};
+    const uint16_t port_path[] = {CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_PROTO_DST_PORT};
+    const uint16_t from_port = htons(datagram->to_port), to_port = htons(datagram->from_port);
+    const uint8_t protocol = IPPROTO_UDP;
+    const size_t size = datagram->ipv4 ? 4 : 16;
+    char answer[4096] __attribute__((aligned(8)));
+    const struct nlmsghdr *header = (const void *)answer;
+    struct rtattr *tuple, *part;
+    uint16_t port;
+    ssize_t count;
+
+    body->nfgen_family = datagram->ipv4 ? AF_INET : AF_INET6;
+    body->version = NFNETLINK_V0;
+    // One answer alone, the entry or an error.
+    request.header.nlmsg_flags = NLM_F_REQUEST;
+    request.header.nlmsg_seq = number;
+    tuple = request_nest(&request, CTA_TUPLE_REPLY);
+    part = request_nest(&request, CTA_TUPLE_IP);
+    request_add(&request, datagram->ipv4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, datagram->to, size);
+    request_add(&request, datagram->ipv4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, datagram->from, size);
+    request_nested(&request, part);
+    part = request_nest(&request, CTA_TUPLE_PROTO);
+    request_add(&request, CTA_PROTO_NUM, &protocol, sizeof(protocol));
+    request_add(&request, CTA_PROTO_SRC_PORT, &from_port, sizeof(from_port));
+    request_add(&request, CTA_PROTO_DST_PORT, &to_port, sizeof(to_port));
+    request_nested(&request, part);
+    request_nested(&request, tuple);
+
+    do count = send(table, &request, request.header.nlmsg_len, 0);
+    while (count < 0 && errno == EINTR);
+    if (count < 0) return -errno;
+    // The kernel has answered by now. An answer that somebody left there is passed over.
+    do {
+        count = recv(table, answer, sizeof(answer), MSG_DONTWAIT);
+        if (count < 0 && errno != EINTR) return -errno;
+    } while (count < 0 || (NLMSG_OK(header, (size_t)count) && header->nlmsg_seq != number));
+    if (!NLMSG_OK(header, (size_t)count) || header->nlmsg_type == NLMSG_ERROR) return request_outcome(header, count);
+    if (header->nlmsg_len < NLMSG_SPACE(sizeof(*body)) ||
+        !attribute_copy(header, sizeof(*body), address_path, datagram->to, size) ||
+        !attribute_copy(header, sizeof(*body), port_path, &port, sizeof(port)))
+        return -EPROTO;
+    datagram->to_port = ntohs(port);
+    return 0;
 }

@@ -153,13 +153,15 @@ public struct NodeDaemon: Sendable {
     private func report(_ capture: NodeCapture, _ logger: Logger) {
         let because = capture.explanation.isEmpty ? "" : ": \(capture.explanation)"
         logger.log(level: because.isEmpty ? .info : .warning, "capture level \(capture.level)\(because)")
-        guard capture.programs == nil else { return }
-        if options.kubeletCgroup != nil {
+        if let obstacle = capture.dnsObstacle {
+            logger.warning(
+                "DNS is captured by TCP alone, and questions by UDP go where they are meant to: \(obstacle)")
+        }
+        if capture.programs == nil, options.kubeletCgroup != nil {
             logger.warning(
                 "--kubelet-cgroup has no effect at capture level \(capture.level): STRICT workloads refuse the kubelet's probes"
             )
         }
-        logger.warning("at this level DNS is captured by TCP alone; questions by UDP go where they are meant to")
     }
 
     /// Asks a running daemon of the node to hand over; nil when none runs.

@@ -48,7 +48,7 @@ struct NodeExplain: Sendable {
         if kernel.adoptable.contains(workload.name), answer.problem == nil {
             answer.problem = "captured by an earlier daemon and not served yet: its connections are refused"
         }
-        let facts = facts(workload, in: snapshot, condition)
+        let facts = facts(workload, in: snapshot)
         answer.flows = kernel.level.flows(facts, counts: kernel.statistics(of: workload.name))
         answer.route = destination.map {
             kernel.level.route(of: workload, to: $0, in: snapshot, node: nodeName, facts)
@@ -57,9 +57,7 @@ struct NodeExplain: Sendable {
         return answer
     }
 
-    private func facts(
-        _ workload: Workload, in snapshot: MeshSnapshot, _ condition: CaptureCondition?
-    ) -> CaptureFacts {
+    private func facts(_ workload: Workload, in snapshot: MeshSnapshot) -> CaptureFacts {
         var facts = CaptureFacts(
             addresses: workload.addresses, scope: workload.scope, sameNode: snapshot.settings.sameNode)
         if snapshot.settings.sameNode != .direct {
@@ -70,11 +68,12 @@ struct NodeExplain: Sendable {
         facts.accelerationObstacle =
             snapshot.acceleration(of: workload) == .off
             ? "acceleration is off for this workload" : kernel.programs?.acceleration.obstacle
-        facts.dnsObstacle =
-            condition?.capturesDNS == true
-            ? nil
-            : snapshot.capturesDNS(workload)
-                ? "it could not be captured: see the problem above or the log" : "switched off for this workload"
+        if !kernel.capturesDNS(of: workload.name) {
+            facts.dnsObstacle =
+                !snapshot.capturesDNS(workload)
+                ? "switched off for this workload"
+                : kernel.dnsObstacle ?? "it could not be captured: see the problem above or the log"
+        }
         facts.kernelServices = snapshot.directServices(node: nodeName)
             .count { 1...CaptureConstants.maximumServiceEndpoints ~= $0.value.count }
         facts.agentCgroups = kernel.programs?.agentCgroups ?? []

@@ -7,7 +7,7 @@ struct NodeKernel: Sendable {
     let capture: NodeCapture
     /// nil where there are no direct connections.
     let direct: DirectTraffic?
-    /// nil at levels without DNS capture.
+    /// nil where DNS by UDP cannot be captured.
     let dns: PodDNS?
 
     /// Starts to read the kernel's records.
@@ -18,7 +18,9 @@ struct NodeKernel: Sendable {
             ? capture.programs.map {
                 DirectTraffic(nodeName: nodeName, kernel: $0, plane: plane, logger: Logger(label: "direct"))
             } : nil
-        dns = capture.programs.map { PodDNS(plane: plane, kernel: $0, logger: Logger(label: "dns")) }
+        dns =
+            capture.dnsObstacle == nil
+            ? PodDNS(plane: plane, capture: capture, logger: Logger(label: "dns")) : nil
         try direct?.start()
     }
 

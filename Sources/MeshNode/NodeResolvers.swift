@@ -20,7 +20,7 @@ struct NodeResolvers: Sendable {
             if servers != known {
                 known = servers
                 logger.info("resolvers of the node: \(servers.map { "\($0.ip)" }.joined(separator: ", "))")
-                plane.post { $0.dnsServers.node = servers }
+                plane.post { $0.nodeResolvers = servers }
             }
             try? await Task.sleep(for: Self.interval)
         }

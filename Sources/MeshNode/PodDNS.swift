@@ -8,14 +8,13 @@ internal import MeshRuntime
 /// that brings the questions.
 struct PodDNS: Sendable {
     private let plane: DataPlane
-    private let kernel: KernelCapture
+    private let capture: NodeCapture
     private let logger: Logger
 
-    init(plane: DataPlane, kernel: KernelCapture, logger: Logger) {
+    init(plane: DataPlane, capture: NodeCapture, logger: Logger) {
         self.plane = plane
-        self.kernel = kernel
+        self.capture = capture
         self.logger = logger
-        plane.post { hub in hub.dnsServers.original = { kernel.originalDNSServer($0) } }
     }
 
     /// The two sockets of one workload's server.
@@ -29,8 +28,9 @@ struct PodDNS: Sendable {
     func start(_ name: ObjectName, in namespace: NetworkNamespace, inherited: Sockets?) throws {
         let sockets = try inherited ?? Self.open(in: namespace)
         let (datagrams, streams) = (sockets.datagrams, sockets.streams)
+        let origins: DNSOrigins
         do {
-            try kernel.captureDNS(of: name, namespace: namespace.descriptor, socket: datagrams)
+            origins = try capture.captureDNS(of: name, namespace: namespace.descriptor, socket: datagrams)
         } catch {
             Socket.close(datagrams)
             Socket.close(streams)
@@ -38,7 +38,8 @@ struct PodDNS: Sendable {
         }
         plane.post(to: core(of: name)) { [logger] hub in
             do {
-                try hub.serveDNS(of: name, datagrams: datagrams, streams: streams)
+                try hub.serveDNS(
+                    of: name, datagrams: datagrams, streams: streams, originalServer: origins.server)
             } catch {
                 logger.error("DNS of \(name): \(error)")
             }
@@ -69,9 +70,18 @@ struct PodDNS: Sendable {
         }
     }
 
+    /// Brings the capture of a workload that is served up to date: another daemon may have changed it.
+    func renew(_ name: ObjectName, in namespace: NetworkNamespace, datagrams: Int32) throws {
+        let origins = try capture.captureDNS(of: name, namespace: namespace.descriptor, socket: datagrams)
+        plane.post { $0.setOriginalDNSServer(of: name, origins.server) }
+    }
+
+    /// Likewise that of one which is not to be captured.
+    func release(_ name: ObjectName) throws { try capture.releaseDNS(of: name) }
+
     /// Questions go where they are meant to from now on.
-    func stop(_ name: ObjectName) {
-        kernel.releaseDNS(of: name)
+    func stop(_ name: ObjectName) throws {
+        try release(name)
         plane.post { $0.stopDNS(of: name) }
     }
 

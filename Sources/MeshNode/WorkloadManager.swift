@@ -199,8 +199,8 @@ final class WorkloadManager: Sendable {
                     outbound: first(.outbound), inbound: first(.inbound), tunnel: first(.tunnel)))
             switch live.hasDNS {
             case true?:
-                try kernel.capture.programs?.captureDNS(of: name, namespace: namespace, socket: first(.dnsDatagrams))
-            case false?: kernel.capture.programs?.releaseDNS(of: name)
+                try kernel.dns?.renew(name, in: live.namespace, datagrams: first(.dnsDatagrams))
+            case false?: try kernel.dns?.release(name)
             case nil: break
             }
         }
@@ -299,7 +299,7 @@ final class WorkloadManager: Sendable {
                     try dns.start(
                         name, in: live.namespace, inherited: inheritance?.dns(inNamespace: live.namespace.inode))
                 } else {
-                    dns.stop(name)
+                    try dns.stop(name)
                 }
                 state.live[name]?.hasDNS = isWanted
                 if status.withLock({ $0.problems[name] != nil }) { report(name, nil) }

@@ -115,13 +115,18 @@ extension Socket {
     }
 
     /// A UDP socket at a port that the kernel chooses at random, which receives from `remote` alone.
-    public static func connectDatagrams(to remote: RawSocketAddress) throws(SystemError) -> Int32 {
+    /// - Parameter mark: SO_MARK.
+    public static func connectDatagrams(
+        to remote: RawSocketAddress, mark: UInt32? = nil
+    ) throws(SystemError) -> Int32 {
         let socket = try SystemError.check(mesh_datagram_create(remote.isIPv4), "socket")
-        var native = remote.native
-        let result = mesh_socket_connect(socket, &native, remote.isIPv4)
-        if result < 0 {
+        do throws(SystemError) {
+            if let mark { try setMark(socket, mark) }
+            var native = remote.native
+            try SystemError.check(mesh_socket_connect(socket, &native, remote.isIPv4), "connect")
+        } catch {
             mesh_close(socket)
-            throw SystemError(code: -result, operation: "connect")
+            throw error
         }
         return socket
     }

@@ -141,7 +141,7 @@ public enum Socket {
         try set(socket, ipv4 ? MESH_OPTION_IPV4_TRANSPARENT : MESH_OPTION_IPV6_TRANSPARENT, 1, "IP_TRANSPARENT")
     }
 
-    private static func setMark(_ socket: Int32, _ mark: UInt32) throws(SystemError) {
+    static func setMark(_ socket: Int32, _ mark: UInt32) throws(SystemError) {
         try set(socket, MESH_OPTION_MARK, Int32(bitPattern: mark), "SO_MARK")
     }
 

@@ -65,6 +65,17 @@ extension EndToEnd {
             q = struct.pack('>6H', 7, 256, 1, 0, 0, 0) + b'\3far\7default\3svc\7cluster\5local\0' + b'\0\1\0\1'
             """#
 
+        /// One question of `client`, which only the proxy can answer.
+        private func askByUDP(_ mesh: MeshLab) async throws -> Bool {
+            try await python(
+                mesh, in: mesh.client,
+                """
+                \(Self.query)
+                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
+                s.sendto(q, ('\(mesh.outside.v4)', 53)); assert s.recvfrom(512)[0][7] == 1
+                """)
+        }
+
         private func start(_ mesh: MeshLab, kubelet: String) async throws {
             let traffic = "traffic.sidecar.istio.io/"
             try mesh.write(
@@ -132,13 +143,7 @@ extension EndToEnd {
                     try await probe(near.v4, 7070, from: mesh.outside)
                 }
                 try await expect("DNS by UDP", mesh, [(client, ["dns_captured": 1...1])]) {
-                    try await python(
-                        mesh, in: client,
-                        """
-                        \(Self.query)
-                        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
-                        s.sendto(q, ('\(mesh.outside.v4)', 53)); assert s.recvfrom(512)[0][7] == 1
-                        """)
+                    try await askByUDP(mesh)
                 }
                 try await expect("DNS by TCP", mesh, [(client, proxied)]) {
                     try await python(
@@ -250,6 +255,9 @@ extension EndToEnd {
                         try await mesh.probe(address, port: port, from: from).outcome == "ok"
                     }
                 }
+                try await expect("DNS by UDP", mesh, [(client, ["dns_captured": 1...1])]) {
+                    try await askByUDP(mesh)
+                }
                 // A caller that is no workload of the mesh has no name, and no name of somebody else.
                 let metrics = try await mesh.lab.curl("http://127.0.0.1:15020/metrics", in: mesh.lab.nodes[0]).body
                 #expect(
@@ -262,7 +270,12 @@ extension EndToEnd {
                 #expect(answer.level == level && answer.neighbours.allSatisfy { $0.tier == "T0" }, "\(answer)")
                 let text = try await command(mesh, ["client"])
                 #expect(text.output.contains("nft inet culvert inbound"), "\(text)")
-                #expect(text.output.contains("not now: level \(level) captures DNS by TCP alone"), "\(text)")
+                #expect(text.output.contains("nft inet culvert questions"), "\(text)")
+                try await mesh.apply("mesh", mesh.meshObject(["dnsCapture: false"]))
+                try await until("DNS is not captured", within: MeshLab.patience) {
+                    try await explain(mesh, client).flows.first { $0.id == "outbound.dns-udp" }?.note
+                        == "switched off for this workload"
+                }
             }
         }
 

@@ -38,6 +38,16 @@ extension EndToEnd {
                     verdict.outcome == "ok" && verdict.text("seen") == seen,
                     "\(from.name) to \(address): \(verdict)")
             }
+            // Nobody listens there: only the proxy can have answered.
+            let name = "far.default.svc.cluster.local"
+            let answer = MeshLab.Verdict(
+                try await mesh.lab.check(
+                    Launch(
+                        mesh.python,
+                        [MeshLab.tool("dns.py"), "ask", mesh.plain.v4, name, mesh.plain.v6, name], in: mesh.client),
+                    within: MeshLab.patience))
+            let far = MeshLab.virtual.far.v4
+            #expect(answer.ok && answer.description.contains("\"\(mesh.plain.v6)\": \"\(far)\""), "\(answer)")
             let identity = "src.identity=\"spiffe://cluster.local/ns/default/sa/client\""
             _ = try await mesh.logged(2, [identity, "dst.workload=\"far\""], after: end)
         }
@@ -110,6 +120,28 @@ extension EndToEnd {
                 let line = try await mesh.logged(1, ["capture level L3"])
                 #expect(line.contains("connect hooks"), "\(line)")
                 try await expectTraffic(mesh)
+            }
+        }
+
+        @Test("where the packet filter has no zones, DNS by TCP alone is captured, and the log says so")
+        func withoutZones() async throws {
+            try await MeshLab.with(nodes: [], level: "L3") { mesh in
+                let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
+                try mesh.start(1, around: ["env", "PATH=\(MeshLab.tool("without_zones")):\(path)"])
+                try await mesh.waitUntilReady(1)
+                let line = try await mesh.logged(1, ["DNS is captured by TCP alone"])
+                #expect(line.contains("CONFIG_NF_CONNTRACK_ZONES"), "\(line)")
+                func dig(_ more: [String]) async throws -> String {
+                    let name = "far.default.svc.cluster.local"
+                    return try await mesh.lab.run(
+                        Launch("dig", ["@\(mesh.outside.v4)", name, "+tries=1", "+time=5"] + more, in: mesh.client)
+                    ).output
+                }
+                #expect(try await dig([]).contains("connection refused"), "nobody answers there")
+                #expect(try await dig(["+tcp"]).contains(MeshLab.virtual.far.v4))
+                let explained = try await mesh.lab.check(
+                    Launch(try Daemons.path("culvert"), ["capture", "explain", "client"], in: mesh.lab.nodes[0]))
+                #expect(explained.contains("CONFIG_NF_CONNTRACK_ZONES"), "\(explained)")
             }
         }
 

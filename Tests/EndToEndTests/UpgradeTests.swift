@@ -18,19 +18,16 @@ extension EndToEnd {
                     // The clients' own kernel runs out of ports otherwise: 28,000 for one destination a minute.
                     try await mesh.lab.check(Launch("sysctl", ["-q", "-w", "net.ipv4.tcp_tw_reuse=1"], in: host))
                 }
-                var all = [
+                let all = [
                     try mesh.background("churn", mesh.far.v4, port, "\(parallel)", from: mesh.client),
                     try mesh.background("churn", mesh.near.v4, port, "1", from: mesh.client),
                     try mesh.background("churn", mesh.near.v4, port, "\(parallel)", from: mesh.far),
                     try mesh.background("churn", mesh.near.v4, port, "1", from: mesh.outside),
-                ]
-                if mesh.level != "L3" {
                     // Nobody listens there: only the proxy can have answered.
-                    all.append(
-                        try mesh.background(
-                            "churn", mesh.plain.v4, "far.default.svc.cluster.local", MeshLab.virtual.far.v4,
-                            from: mesh.client, script: "dns.py"))
-                }
+                    try mesh.background(
+                        "churn", mesh.plain.v4, "far.default.svc.cluster.local", MeshLab.virtual.far.v4,
+                        from: mesh.client, script: "dns.py"),
+                ]
                 self.all = all
                 for one in all { _ = try await one.line("\"running\"") }
             }

@@ -37,8 +37,8 @@ struct KernelRunTests {
         #expect(try report.check("ktls").detail.hasPrefix("TLS 1.3 with AES-128-GCM, both ways"))
 
         let suites = try run.part("suites")
-        #expect(suites.status == 0 && passed(suites.output) == 9, "\(suites.output)")
-        for suite in ["LevelTests", "DirectTests", "AccelerateTests"] {
+        #expect(suites.status == 0 && passed(suites.output) == 10, "\(suites.output)")
+        for suite in ["LevelTests", "DNSCaptureTests", "DirectTests", "AccelerateTests"] {
             #expect(suites.output.contains("Suite \(suite) passed"), "\(suite) did not run")
         }
     }

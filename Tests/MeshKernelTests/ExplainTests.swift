@@ -23,8 +23,8 @@ import Testing
         let counted: [CaptureEvent]? =
             switch level {
             case .l0, .l1: nil
-            case .l2: ConnectRewrite.counted + NftRules.countedWithHooks
-            case .l3: NftRules.counted
+            case .l2: ConnectRewrite.counted + NftRules.countedWithHooks + NftRules.countedOfDNS
+            case .l3: NftRules.counted + NftRules.countedOfDNS
             }
         if let counted { return CaptureStatistics(counted: counted) { counts[$0] ?? 0 } }
         var result = CaptureStatistics()
@@ -86,7 +86,13 @@ import Testing
                 == "it takes direct connections")
         #expect(try flow("outbound.service").note == "the proxy chooses; counted in outbound.proxied")
         #expect(try flow("outbound.service") { $0.kernelServices = 3 }.note?.hasPrefix("for 3 service ports") == true)
-        #expect(try flow("outbound.dns-udp").isPossible && !flow("outbound.dns-udp", .l3).isPossible)
+        for level in Self.levels {
+            #expect(try flow("outbound.dns-udp", level).isPossible)
+            let passed = try flow("outbound.dns-udp", level) { $0.dnsObstacle = "switched off" }
+            #expect(!passed.isPossible && passed.note == "switched off" && passed.hooks == [])
+            #expect(passed.path == "to the server that was asked")
+        }
+        #expect(try flow("outbound.dns-udp", .l3).hooks == ["nft inet culvert questions", "nft inet culvert servers"])
         #expect(try !flow("outbound.excluded").isPossible && !flow("inbound.excluded").isPossible)
         let excluding = CaptureScope(excludedOutboundPorts: [9000], excludedInboundPorts: [9090])
         #expect(

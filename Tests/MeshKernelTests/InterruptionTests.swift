@@ -85,7 +85,7 @@ final class InterruptionTests {
             var proxy: Proxy? = try Proxy(in: lab.namespace(pod))
             try lab.attach(
                 capture, #require(proxy), addresses: [#require(IPAddress("10.78.0.2"))], in: pod)
-            try proxy?.captureDNS(of: lab.name, by: capture)
+            try proxy?.captureDNS { try capture.captureDNS(of: lab.name, namespace: $0, socket: $1) }
             #expect(Files.inode("/run/netns/\(pod)") == nil, "\(step) came")
             proxy = nil
             try capture.detach(lab.name)

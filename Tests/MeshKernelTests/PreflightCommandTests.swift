@@ -67,7 +67,7 @@ struct PreflightCommandTests {
         #expect(ran.status == 0 && ran.errors == "" && ran.report.level == .l0)
         #expect(ran.report.checks.allSatisfy { $0.status != .fail && $0.status != .unknown })
         #expect(ran.verdicts(.l0, .l1, .l2, .l3, .t1) == [.usable, .usable, .usable, .usable, .usable])
-        for id in ["namespace", "capture", "sockdestroy", "nft", "attach.cgroup"] {
+        for id in ["namespace", "capture", "sockdestroy", "nft", "nft.dns", "attach.cgroup"] {
             #expect(try ran.check(id).status == .ok)
         }
         #expect(Files.names(in: lab.cgroup).filter { $0.hasPrefix("culvert") }.isEmpty)
@@ -324,6 +324,19 @@ struct PreflightCommandTests {
         #expect(check.status == .fail && check.detail == "there is no nft program" && check.remedy.contains("nftables"))
         #expect(ran.verdicts(.l0, .l1, .l2, .l3) == [.usable, .usable, .unusable, .unusable])
         #expect(ran.status == 0)
+    }
+
+    /// The filter of a kernel without zones of the connection table.
+    @Test func aPacketFilterWithoutZonesCostsDNSAlone() throws {
+        defer { lab.tearDown() }
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("../EndToEndTests/Tools/without_zones").path
+        let ran = try preflight(behind: ["env", "PATH=\(folder):\(String(cString: getenv("PATH")))"])
+        let check = try ran.check("nft.dns")
+        #expect(check.status == .warn && check.cost.contains("only DNS by TCP"), "\(check)")
+        #expect(check.detail.contains("Operation not supported") && check.remedy.contains("nf_conntrack_netlink"))
+        #expect(try ran.check("nft").status == .ok)
+        #expect(ran.verdicts(.l0, .l1, .l2, .l3) == [.usable, .usable, .usable, .usable])
     }
 
     // MARK: usage

@@ -53,3 +53,19 @@ int mesh_probe_connect(int listener, uint32_t destination, uint32_t mark, uint32
 /// host order. -ENOENT when there is no such connection, -EOPNOTSUPP when the kernel cannot do it.
 int mesh_socket_destroy(bool ipv4, const uint8_t *local, uint16_t local_port, const uint8_t *remote,
                         uint16_t remote_port);
+
+/// A UDP datagram's ends; the addresses are 4 or 16 bytes in network order, the ports in host order.
+struct mesh_datagram_ends {
+    uint8_t from[16];
+    uint8_t to[16];
+    uint16_t from_port;
+    uint16_t to_port;
+    bool ipv4;
+};
+
+/// Opens the connection table of the calling thread's network namespace (ctnetlink); the socket stays with it.
+int mesh_connections_open(void);
+/// What a datagram that was received was sent to, before the packet filter translated it: its `to` and `to_port` are
+/// replaced. -ENOENT when the table does not know it.
+/// - number: another one with every call.
+int mesh_connections_sent_to(int table, uint32_t number, struct mesh_datagram_ends *datagram);

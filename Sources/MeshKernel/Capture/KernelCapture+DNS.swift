@@ -13,7 +13,10 @@ extension KernelCapture {
     /// - Parameters:
     ///   - namespace: the workload's network namespace.
     ///   - socket: UDP, both IP versions, on port 15053.
-    public func captureDNS(of workload: ObjectName, namespace: Int32, socket: Int32) throws(KernelError) {
+    @discardableResult
+    public func captureDNS(
+        of workload: ObjectName, namespace: Int32, socket: Int32
+    ) throws(KernelError) -> DNSOrigins {
         let descriptor = try Descriptor(duplicating: namespace, what: "keeping the namespace", at: "\(workload)")
         try state.withLock { state throws(KernelError) in
             guard let handle = state.workloads[workload]?.handle else {
@@ -30,6 +33,7 @@ extension KernelCapture {
                 culvert_dns_pod(slot: handle.slot, ipv6: hasIPv6 ? 1 : 0), for: handle.cookie)
             witness(.dnsCaptured)
         }
+        return DNSOrigins(aliases: objects.dns.servers)
     }
 
     /// Ends it: questions go where they are meant to. Workloads whose DNS is not captured are no error.
@@ -40,21 +44,6 @@ extension KernelCapture {
             objects.dns.pods.remove(handle.cookie)
             objects.listeners.remove(ListenerRole.dns.key(slot: handle.slot))
         }
-    }
-
-    /// The server that an application meant whose question came to this address; nil when the address is no alias, or
-    /// one that was forgotten.
-    public func originalDNSServer(_ alias: IPAddress) -> IPAddress? {
-        let number: UInt32
-        if alias.isIPv4 {
-            number = UInt32(truncatingIfNeeded: alias.low)
-            guard number & ~CULVERT_DNS_ALIAS_MASK == CULVERT_DNS_ALIAS_V4 else { return nil }
-        } else {
-            let prefix = UInt64(CULVERT_DNS_PREFIX_0) << 32 | UInt64(CULVERT_DNS_PREFIX_1)
-            guard alias.high == prefix, alias.low <= CULVERT_DNS_ALIAS_MASK else { return nil }
-            number = UInt32(alias.low)
-        }
-        return objects.dns.servers.value(for: number & CULVERT_DNS_ALIAS_MASK)?.ip
     }
 }
 

@@ -93,6 +93,44 @@ public final class NodeCapture: Sendable {
         }
     }
 
+    /// Why this kernel cannot capture DNS by UDP at this level; nil: it can.
+    public var dnsObstacle: String? {
+        if case .rules(let capture) = mechanism { capture.dnsObstacle } else { nil }
+    }
+
+    /// Begins or renews the capture of a workload's DNS by UDP: questions to any server but on loopback come to the
+    /// proxy's server inside. It lives and dies with the workload's capture, and survives the daemon like it.
+    /// - Parameters:
+    ///   - namespace: the workload's network namespace.
+    ///   - socket: UDP, both IP versions, made there on port 15053 of every address.
+    /// - Returns: whom the questions that arrive at the socket are meant for.
+    @discardableResult
+    public func captureDNS(
+        of workload: ObjectName, namespace: Int32, socket: Int32
+    ) throws(KernelError) -> DNSOrigins {
+        switch mechanism {
+        case .programs(let capture):
+            try capture.captureDNS(of: workload, namespace: namespace, socket: socket)
+        case .rules(let capture): try capture.captureDNS(of: workload)
+        }
+    }
+
+    /// Ends it: questions go where they are meant to. Workloads whose DNS is not captured are no error.
+    public func releaseDNS(of workload: ObjectName) throws(KernelError) {
+        switch mechanism {
+        case .programs(let capture): capture.releaseDNS(of: workload)
+        case .rules(let capture): try capture.releaseDNS(of: workload)
+        }
+    }
+
+    /// Whether a workload's questions by UDP come to the proxy's server, present or not.
+    public func capturesDNS(of workload: ObjectName) -> Bool {
+        switch mechanism {
+        case .programs(let capture): capture.condition(of: workload)?.capturesDNS ?? false
+        case .rules(let capture): capture.capturesDNS(of: workload)
+        }
+    }
+
     /// Ends the capture of a workload and puts its namespace back as it was found. Unknown names are no error. Close
     /// the workload's proxied connections first: afterwards nothing keeps their packets inside.
     public func detach(_ workload: ObjectName) throws(KernelError) {

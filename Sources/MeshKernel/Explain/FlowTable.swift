@@ -103,17 +103,25 @@ struct FlowTable {
     }
 
     private var dnsDatagrams: Flow {
-        let obstacle = hasPrograms ? facts.dnsObstacle : "level \(level) captures DNS by TCP alone"
+        let obstacle = facts.dnsObstacle
         return Flow(
             id: "outbound.dns-udp", direction: .outbound, title: "DNS by UDP, to port \(CULVERT_PORT_DOMAIN)",
             path: obstacle == nil
                 ? "the proxy's DNS server, port \(CULVERT_PORT_DNS); the application sees the server it asked"
                 : "to the server that was asked",
-            hooks: obstacle == nil ? ["cgroup/connect4|6 and sendmsg4|6", "cgroup/recvmsg4|6 on the way back"] : [],
+            hooks: obstacle == nil
+                ? hooks(
+                    ["cgroup/connect4|6 and sendmsg4|6", "cgroup/recvmsg4|6 on the way back"],
+                    rules: [Self.chain("questions"), Self.chain("servers")]) : [],
             isPossible: obstacle == nil, note: obstacle,
             counters: counters([
-                (.dnsCaptured, "connect() or sendmsg() to a server", false),
-                (.dnsPassed, "left alone: bound to a device, or no alias was free", false),
+                (.dnsCaptured, hasPrograms ? "connect() or sendmsg() to a server" : "questions to a server", false),
+                (
+                    .dnsPassed,
+                    hasPrograms
+                        ? "left alone: bound to a device, or no alias was free"
+                        : "left alone: the workload has no address of that family", false
+                ),
                 (.dnsRefused, "refused: the proxy's DNS server is not there", true),
             ]))
     }

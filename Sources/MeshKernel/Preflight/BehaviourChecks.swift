@@ -10,7 +10,7 @@ enum BehaviourChecks {
     static func all(_ context: PreflightContext) -> [PreflightReport.Check] {
         let lacking = context.lacking([.sysAdmin, .netAdmin])
         guard lacking.isEmpty else {
-            return ([space] + MarkLoopProbe.probes + SocketProbe.probes + [RedirectProbe.probe]).map {
+            return ([space] + MarkLoopProbe.probes + SocketProbe.probes + RedirectProbe.probes).map {
                 $0.untried(context, lacking: lacking)
             }
         }
@@ -31,7 +31,7 @@ enum BehaviourChecks {
                 var checks = [space.ok("made and entered")]
                 checks += MarkLoopProbe.checks(context, scratch)
                 checks += SocketProbe.checks(context)
-                checks.append(RedirectProbe.check(context))
+                checks += RedirectProbe.checks(context)
                 return checks
             }
         } catch {

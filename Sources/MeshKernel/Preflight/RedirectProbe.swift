@@ -5,10 +5,29 @@ internal import MeshModel
 /// What capture without (all of) eBPF stands on: the `nft` program, and a rule that really turns a connection around.
 /// Runs inside a scratch namespace, which takes the rules with it.
 enum RedirectProbe {
-    static let probe = Probe(.behaviour, "nft", "redirection by nft", [.l2, .l3])
+    private static let probe = Probe(.behaviour, "nft", "redirection by nft", [.l2, .l3])
+    private static let dns = Probe(.behaviour, "nft.dns", "redirection of DNS by UDP")
+    static let probes = [probe, dns]
     private static let loopback: UInt32 = 0x7f00_0001
 
-    static func check(_ context: PreflightContext) -> PreflightReport.Check {
+    static func checks(_ context: PreflightContext) -> [PreflightReport.Check] {
+        let redirection = check(context)
+        // Without the one there is no question of the other.
+        return redirection.status == .ok ? [redirection, questions(context)] : [redirection]
+    }
+
+    private static func questions(_ context: PreflightContext) -> PreflightReport.Check {
+        do throws(KernelError) {
+            try DNSRulesProbe.tryHere()
+            return dns.ok("its rules load, and the connection table tells whom questions were meant for")
+        } catch {
+            return dns.found(
+                .warn, "\(error.what): \(error.cause)", cost: "at L2 and L3 only DNS by TCP is captured",
+                remedy: Remedy.module("nf_conntrack_netlink", context.distribution))
+        }
+    }
+
+    private static func check(_ context: PreflightContext) -> PreflightReport.Check {
         guard let program = try? NftProgram.path() else {
             return probe.found(.fail, "there is no nft program", remedy: Remedy.nftProgram(context.distribution))
         }

@@ -11,6 +11,7 @@ internal import MeshModel
 /// - At L2 connect hooks lead connections to the outbound listener: what leaves without having met them is reset.
 /// - What the operator keeps out of the mesh passes as it is, in the order of `CaptureScope`.
 /// - A port without a listener answers with a reset: an absent proxy refuses at once.
+/// - DNS by UDP, where it is captured, is translated likewise. See `questions`.
 /// - Connections are counted in the nat chains, which see the first packet of each. Replacing the table would forget
 ///   the counters, so it takes them along.
 struct NftRules: Hashable, Sendable {
@@ -24,6 +25,8 @@ struct NftRules: Hashable, Sendable {
     var scope = CaptureScope()
     /// Outbound is left to connect hooks (L2); else these rules translate it (L3).
     var hasHooks = false
+    /// Questions to DNS servers by UDP come to the proxy.
+    var capturesDNS = false
 
     /// What rules without hooks count.
     static let counted: [CaptureEvent] = [
@@ -34,6 +37,11 @@ struct NftRules: Hashable, Sendable {
     static let countedWithHooks: [CaptureEvent] = [
         .refusedNoListener, .refusedLinkLocal, .inboundSteered, .tunnelSteered, .excludedPassed, .connectionForgotten,
     ]
+    /// What they count beside that where they capture DNS.
+    static let countedOfDNS: [CaptureEvent] = [.dnsCaptured, .dnsPassed]
+
+    /// The zone of the connection table that questions are translated in.
+    private static let zone = CULVERT_PORT_DNS
 
     /// Replaces what stands. The first address of each family is where captured connections go.
     /// - Parameter counts: where the counters go on, by name.
@@ -55,6 +63,7 @@ struct NftRules: Hashable, Sendable {
         \(refusals)
             }
         \(outbound)
+        \(questions)
             chain inbound {
                 type nat hook prerouting priority -100; policy accept;
                 meta l4proto != tcp accept
@@ -75,7 +84,7 @@ struct NftRules: Hashable, Sendable {
     private static func count(_ event: CaptureEvent) -> String { "counter name \(event.word)" }
 
     private func counters(from counts: [String: UInt64]) -> String {
-        (hasHooks ? Self.countedWithHooks : Self.counted).map {
+        ((hasHooks ? Self.countedWithHooks : Self.counted) + (capturesDNS ? Self.countedOfDNS : [])).map {
             "    counter \($0.word) { packets \(counts[$0.word] ?? 0) bytes 0 }"
         }.joined(separator: "\n")
     }
@@ -103,10 +112,52 @@ struct NftRules: Hashable, Sendable {
     private var translations: String {
         families.compactMap { ipv4, own in
             own.map {
-                "        meta nfproto \(ipv4 ? "ipv4" : "ipv6") meta l4proto tcp \(Self.count(.outboundSteered)) "
-                    + "dnat \(ipv4 ? "ip to \($0)" : "ip6 to [\($0)]"):\(CULVERT_PORT_OUTBOUND)"
+                "        \(Self.family(ipv4)) meta l4proto tcp \(Self.count(.outboundSteered)) "
+                    + Self.translation($0, CULVERT_PORT_OUTBOUND)
             }
         }.joined(separator: "\n")
+    }
+
+    /// Questions have a zone of the connection table to themselves in one direction, from the application: entries of a
+    /// socket from before do not keep its questions from being translated, and translated ones do not keep them from
+    /// going where they are meant to afterwards. Answers, and the kernel's word that nobody listens, need no zone.
+    ///
+    /// As at other levels, a server at the workload's own address is one like any other, and exclusions are of TCP. The
+    /// client's port may be 53 as well: what the proxy answers is no question.
+    private var questions: String {
+        guard capturesDNS else { return "" }
+        let decisions = families.map { ipv4, own in
+            "        \(Self.family(ipv4)) "
+                + (own == nil
+                    ? Self.count(.dnsPassed) : "\(Self.count(.dnsCaptured)) ct original zone set \(Self.zone)")
+        }
+        let translations = families.compactMap { ipv4, own in
+            own.map { "        \(Self.family(ipv4)) meta l4proto udp \(Self.translation($0, CULVERT_PORT_DNS))" }
+        }
+        return """
+                chain questions {
+                    type filter hook output priority -300; policy accept;
+                    meta l4proto != udp accept
+                    udp dport != \(CULVERT_PORT_DOMAIN) accept
+                    udp sport \(CULVERT_PORT_DNS) accept
+                    meta mark \(CULVERT_MARK_PROXY) accept
+                    ip daddr { 127.0.0.0/8, 224.0.0.0/4 } accept
+                    ip6 daddr { ::1, fe80::/10, ff00::/8 } accept
+            \(decisions.joined(separator: "\n"))
+                }
+                chain servers {
+                    type nat hook output priority -100; policy accept;
+                    meta l4proto != udp accept
+                    ct original zone != \(Self.zone) accept
+            \(translations.joined(separator: "\n"))
+                }
+            """
+    }
+
+    private static func family(_ ipv4: Bool) -> String { "meta nfproto \(ipv4 ? "ipv4" : "ipv6")" }
+
+    private static func translation(_ own: IPAddress, _ port: UInt32) -> String {
+        "dnat \(own.isIPv4 ? "ip to \(own)" : "ip6 to [\(own)]"):\(port)"
     }
 
     /// A family without an own address cannot be captured, so it does not get out.
@@ -114,7 +165,7 @@ struct NftRules: Hashable, Sendable {
         let hookless = "        ct state new meta l4proto tcp \(Self.count(.refusedNoListener)) \(Self.reset)"
         if hasHooks { return hookless }
         return families.filter { $0.own == nil }.map { ipv4, _ in
-            "        ct state new meta nfproto \(ipv4 ? "ipv4" : "ipv6") meta l4proto tcp "
+            "        ct state new \(Self.family(ipv4)) meta l4proto tcp "
                 + "\(Self.count(.refusedNoAddress)) \(Self.reset)"
         }.joined(separator: "\n")
     }

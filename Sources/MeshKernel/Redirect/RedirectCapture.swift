@@ -9,6 +9,7 @@ internal import Synchronization
 ///     L3: connect() ─▶ SYN ─▶ nat output: to OWN:15001 ─▶ outbound listener  (original destination: SO_ORIGINAL_DST)
 ///     L2: connect() ─▶ hook: to OWN:15001 ─▶ SYN ─▶ outbound listener        (the same, answered by a hook)
 ///     SYN from outside ─▶ nat prerouting: to :15006 ─▶ inbound listener      (port 15008 as it is: tunnel listener)
+///     question to a DNS server ─▶ nat output: to OWN:15053 ─▶ DNS server     (original destination: `ConnectionTable`)
 ///
 /// Invariants:
 /// - Rules stay when the daemon dies; a port without a listener refuses, so nothing leaves in clear text. Hooks go with
@@ -19,6 +20,8 @@ internal import Synchronization
 ///   `upstreamMark` with the routes and settings that every level has.
 /// - Connections that were there before are not touched.
 final class RedirectCapture: Sendable {
+    /// Why DNS by UDP cannot be captured here; nil: it can.
+    let dnsObstacle: String?
     private let options: CaptureOptions
     private let records: RedirectRecords
     private let state: Mutex<State>
@@ -62,6 +65,7 @@ final class RedirectCapture: Sendable {
         try records.make()
         self.options = options
         self.records = records
+        dnsObstacle = isRemoval ? nil : DNSRulesProbe.obstacle()
         var found = State(lock: lock)
         for record in records.load() {
             if findNamespace(inode: UInt32(truncatingIfNeeded: record.inode)) == nil {
@@ -119,19 +123,17 @@ final class RedirectCapture: Sendable {
             let (hook, unplaced) = try activate(
                 workload, namespace, addresses, scope, in: state, known: holder?.value.hook)
             let record: RedirectRecord
+            let rules: NftRules
             let adopted: Bool
             do throws(KernelError) {
-                (record, adopted) = try capture(
+                (record, rules, adopted) = try capture(
                     workload, namespace, inode, addresses, scope, hasHooks: hook != nil, holder: holder?.value)
             } catch {
                 if let hook, holder?.value.hook == nil { state.hooks?.deactivate(hook.cookie, slot: hook.slot) }
                 throw error
             }
             if let holder, holder.key != workload { state.workloads[holder.key] = nil }
-            state.workloads[workload] = Entry(
-                record: record,
-                rules: NftRules(addresses: addresses, live: record.live, scope: scope, hasHooks: hook != nil),
-                namespace: namespace, hook: hook)
+            state.workloads[workload] = Entry(record: record, rules: rules, namespace: namespace, hook: hook)
             return CaptureOutcome(adopted: adopted && holder?.value.namespace == nil, unplaced: unplaced)
         }
     }
@@ -150,12 +152,52 @@ final class RedirectCapture: Sendable {
                 try entry.hook.flatMap { hook throws(KernelError) in
                     try state.hooks?.setScope(scope, slot: hook.slot, place: place)
                 } ?? 0
-            try inNamespace(namespace.raw, place: place) { [rules] () throws(KernelError) in
-                let counts = try NftProgram.counters(place: place)
-                try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
-            }
+            try replace(rules, in: namespace, place)
             state.workloads[workload]?.rules = rules
             return unplaced
+        }
+    }
+
+    /// Begins or renews: whoever listens on the proxy's port of DNS inside gets the questions.
+    func captureDNS(of workload: ObjectName) throws(KernelError) -> DNSOrigins {
+        let place = "\(workload)"
+        return try state.withLock { state throws(KernelError) in
+            guard let entry = state.workloads[workload], let namespace = entry.namespace, var rules = entry.rules else {
+                throw KernelError(
+                    .badRequest, "capturing DNS", at: place, cause: "the workload is not captured",
+                    remedy: "attach it first")
+            }
+            let table = try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
+                try ConnectionTable(place: place)
+            }
+            if !rules.capturesDNS {
+                rules.capturesDNS = true
+                try replace(rules, in: namespace, place)
+                state.workloads[workload]?.rules = rules
+            }
+            return DNSOrigins(table)
+        }
+    }
+
+    func releaseDNS(of workload: ObjectName) throws(KernelError) {
+        try state.withLock { state throws(KernelError) in
+            guard let entry = state.workloads[workload], let namespace = entry.namespace, var rules = entry.rules,
+                rules.capturesDNS
+            else { return }
+            rules.capturesDNS = false
+            try replace(rules, in: namespace, "\(workload)")
+            state.workloads[workload]?.rules = rules
+        }
+    }
+
+    func capturesDNS(of workload: ObjectName) -> Bool {
+        state.withLock { $0.workloads[workload]?.rules?.capturesDNS ?? false }
+    }
+
+    private func replace(_ rules: NftRules, in namespace: Descriptor, _ place: String) throws(KernelError) {
+        try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
+            let counts = try NftProgram.counters(place: place)
+            try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
         }
     }
 
@@ -253,15 +295,14 @@ final class RedirectCapture: Sendable {
     private func capture(
         _ workload: ObjectName, _ namespace: Descriptor, _ inode: UInt64, _ addresses: [IPAddress],
         _ scope: CaptureScope, hasHooks: Bool, holder: Entry?
-    ) throws(KernelError) -> (RedirectRecord, adopted: Bool) {
+    ) throws(KernelError) -> (RedirectRecord, NftRules, adopted: Bool) {
         let place = "\(workload)"
         return try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
             let stands = try NftProgram.tableExists(place: place)
             if var record = holder?.record, stands || holder?.namespace != nil {
                 record.workload = workload
                 try records.save(record)
-                try install(record, addresses, scope, hasHooks, place)
-                return (record, true)
+                return (record, try install(record, addresses, scope, hasHooks, place), true)
             }
             if stands { throw foreign(place) }
             let record = RedirectRecord(
@@ -273,25 +314,30 @@ final class RedirectCapture: Sendable {
                 records.remove(inode)
                 throw error
             }
-            do throws(KernelError) { try install(record, addresses, scope, hasHooks, place) } catch {
+            do throws(KernelError) {
+                return (record, try install(record, addresses, scope, hasHooks, place), false)
+            } catch {
                 // The failure is what the caller needs to hear, whatever becomes of the rest.
                 try? restore(record, place)
                 records.remove(inode)
                 throw error
             }
-            return (record, false)
         }
     }
 
-    /// Settings and routes are harmless without the rules, so the rules come last, in one step.
+    /// Settings and routes are harmless without the rules, so the rules come last, in one step. Whether they capture DNS
+    /// is left as it is.
     private func install(
         _ record: RedirectRecord, _ addresses: [IPAddress], _ scope: CaptureScope, _ hasHooks: Bool, _ place: String
-    ) throws(KernelError) {
+    ) throws(KernelError) -> NftRules {
         try NamespaceSettings.captured.apply()
         try CaptureRoutes.install(addresses, loopback: if_nametoindex("lo"), place: place)
-        let rules = NftRules(addresses: addresses, live: record.live, scope: scope, hasHooks: hasHooks)
         let counts = try NftProgram.counters(place: place)
+        let rules = NftRules(
+            addresses: addresses, live: record.live, scope: scope, hasHooks: hasHooks,
+            capturesDNS: counts[CaptureEvent.dnsCaptured.word] != nil)
         try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
+        return rules
     }
 
     private func restore(_ record: RedirectRecord, _ place: String) throws(KernelError) {

@@ -1,21 +1,21 @@
 internal import MeshModel
 internal import MeshRuntime
 
-/// A workload's DNS server by UDP, on loopback inside its network namespace.
+/// A workload's DNS server by UDP, for the applications inside its network namespace.
 final class DNSListener {
     private let core: Core
     private let service: DNSService
-    private let originalServer: (IPAddress) -> IPAddress?
+    private let originalServer: (SocketAddress, IPAddress, Bool) -> IPAddress?
     private var socket: DatagramSocket?
 
     /// Questions taken in one turn.
     private static let questionsPerTurn = 64
 
     /// Takes over a socket made by `Socket.bindDatagrams`.
-    /// - Parameter originalServer: which server an application meant whose question arrived at this address; nil when
-    ///   it asked the proxy itself.
+    /// - Parameter originalServer: as `OriginalDNSServer`, asked on this core alone.
     init(
-        _ descriptor: Int32, on core: Core, service: DNSService, originalServer: @escaping (IPAddress) -> IPAddress?
+        _ descriptor: Int32, on core: Core, service: DNSService,
+        originalServer: @escaping (SocketAddress, IPAddress, Bool) -> IPAddress?
     ) throws(SystemError) {
         self.core = core
         self.service = service
@@ -37,14 +37,15 @@ final class DNSListener {
     private func receive(_ socket: DatagramSocket) {
         for _ in 0..<Self.questionsPerTurn {
             switch socket.receive(into: core.scratch) {
-            // A resolver for everybody who can reach the workload would be a gift to attackers.
-            case .bytes(_, _, _, isLocal: false): break
-            case .bytes(let count, let from, let to, isLocal: true):
-                let address = SocketAddress(to).ip
-                let server = originalServer(address).map { SocketAddress(ip: $0, port: ProxyPort.domain) }
+            case .bytes(let count, let from, let to, let isLocal):
+                let server = originalServer(SocketAddress(from), SocketAddress(to).ip, isLocal)
+                // A resolver for everybody who can reach the workload would be a gift to attackers.
+                guard isLocal || server != nil else { break }
                 service.ask(
                     UnsafeRawBufferPointer(rebasing: core.scratch[..<count]),
-                    DatagramAsker(socket, from: from, to: to, server: server))
+                    DatagramAsker(
+                        socket, from: from, to: to,
+                        server: server.map { SocketAddress(ip: $0, port: ProxyPort.domain) }))
             case .failed: break
             case .wouldBlock: return
             }

@@ -1,20 +1,18 @@
 public import MeshModel
 public import MeshRuntime
 
-/// Whom DNS questions are meant for, as the node knows it.
-public struct DNSServers {
-    /// The server that an application meant whose question capture brought to this address; nil when it is no such
-    /// address. Called on the data cores.
-    public var original: @Sendable (IPAddress) -> IPAddress? = { _ in nil }
-    /// The node's own resolvers, for questions that were put to the proxy itself.
-    public var node: [SocketAddress] = []
-
-    public init() {}
-}
+/// The server that an application of a workload meant whose question capture brought to the proxy; nil when it was put
+/// to the proxy itself. Called on the data cores.
+/// - Parameters:
+///   - from: who asked.
+///   - to: where the question arrived.
+///   - isLocal: it came over lo.
+public typealias OriginalDNSServer = @Sendable (_ from: SocketAddress, _ to: IPAddress, _ isLocal: Bool) -> IPAddress?
 
 /// One workload's DNS on one core: made when the first question comes.
 final class WorkloadDNS {
     fileprivate var service: DNSService?
+    fileprivate var originalServer: OriginalDNSServer = { _, _, _ in nil }
     fileprivate(set) var listener: DNSListener?
     fileprivate var streams: [ObjectIdentifier: DNSStream] = [:]
 
@@ -36,11 +34,15 @@ extension ProxyCore {
     /// - Parameters:
     ///   - datagrams: made by `Socket.bindDatagrams`.
     ///   - streams: a listener.
-    public func serveDNS(of name: ObjectName, datagrams: Int32, streams: Int32) throws(SystemError) {
+    ///   - originalServer: of what comes to `datagrams`.
+    public func serveDNS(
+        of name: ObjectName, datagrams: Int32, streams: Int32, originalServer: @escaping OriginalDNSServer
+    ) throws(SystemError) {
         guard let local = workloads[name] else {
             Socket.close(datagrams)
             return Socket.close(streams)
         }
+        local.dns.originalServer = originalServer
         do throws(SystemError) {
             try listen(on: datagrams, as: .dnsDatagrams, for: local)
         } catch {
@@ -54,7 +56,12 @@ extension ProxyCore {
     func answerDNS(on datagrams: Int32, for local: LocalWorkload) throws(SystemError) {
         local.dns.listener = try DNSListener(
             datagrams, on: core, service: dnsService(of: local),
-            originalServer: { [unowned self] in dnsServers.original($0) })
+            originalServer: { [unowned dns = local.dns] in dns.originalServer($0, $1, $2) })
+    }
+
+    /// Capture was renewed: questions of a workload that is served are told apart by this from now on.
+    public func setOriginalDNSServer(of name: ObjectName, _ originalServer: @escaping OriginalDNSServer) {
+        workloads[name]?.dns.originalServer = originalServer
     }
 
     /// Ends what `serveDNS` began, but for questions on captured TCP connections.
@@ -92,7 +99,7 @@ extension ProxyCore {
         let service = DNSService(
             core: core, transport: SocketDNSTransport(local, core: core),
             counters: DNSCounters(telemetry.metrics, local.workload),
-            defaultServers: { [unowned self] in dnsServers.node },
+            defaultServers: { [unowned self] in nodeResolvers },
             current: { [unowned self, unowned local] in (snapshot, local.workload) })
         local.dns.service = service
         return service

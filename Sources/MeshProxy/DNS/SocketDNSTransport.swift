@@ -167,7 +167,7 @@ extension LocalWorkload {
         let target = RawSocketAddress(server)
         guard let namespace, !server.ip.isLoopback else { return try Socket.connectDatagrams(to: target) }
         return try namespace.run(returningTo: hub.home) { () throws(SystemError) in
-            try Socket.connectDatagrams(to: target)
+            try Socket.connectDatagrams(to: target, mark: hub.filterRules?.mark)
         }
     }
 }

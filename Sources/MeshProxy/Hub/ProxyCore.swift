@@ -23,8 +23,8 @@ open class ProxyCore {
     let http2Memory = HTTP2Memory()
     /// Where the core's thread comes back to from a workload's namespace; kept, since looking it up costs system calls.
     private(set) lazy var home = try? NetworkNamespace.current()
-    /// Whom applications' DNS questions are meant for; see `ProxyCore+DNS`.
-    public var dnsServers = DNSServers()
+    /// The node's own DNS resolvers, for questions that were put to the proxy itself.
+    public var nodeResolvers: [SocketAddress] = []
     private var handshakes = 0
 
     public init(

@@ -6,9 +6,11 @@ part release uname -r
 part preflight "$culvert" preflight --output json
 part ktls python3 "$(dirname "$0")/ktls.py"
 # What a kernel can spoil, each test at every level: where connections go, that nothing leaks and that nothing stays;
-# direct connections from the rule to their end; of T2 what holds where the kernel is unfit for it, as this one is. Every
-# capture test passes here, but in emulation all of them take a quarter of an hour.
+# DNS where modules of the packet filter capture it; direct connections from the rule to their end; of T2 what holds where
+# the kernel is unfit for it, as this one is. Every capture test passes here, but in emulation all of them take a quarter
+# of an hour.
 level='outboundConnections|anAbsentProxyRefuses|connectionsFromOutside|whatIsNoLongerWanted'
 direct='withoutARule|whatIsAllowedGoesStraight|openConnectionsAreListed|aWorkloadTakes'
+dns='aSocketThatLivesOn'
 part suites "$tests" --testing-library swift-testing --no-parallel --filter \
-    "MeshKernelTests.(LevelTests/($level)|DirectTests/($direct)|AccelerateTests/anUnfitKernel)"
+    "MeshKernelTests.(LevelTests/($level)|DNSCaptureTests/$dns|DirectTests/($direct)|AccelerateTests/anUnfitKernel)"

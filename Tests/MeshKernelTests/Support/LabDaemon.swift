@@ -45,7 +45,9 @@ struct LabDaemon: Codable, Sendable {
             ObjectName(namespace: "default", name: "shop"), namespace: namespace,
             cookie: NetworkNamespace(path: "/run/netns/\(pod)").cookie, addresses: addresses, scope: scope,
             listeners: proxy.listeners)
-        try proxy.captureDNS(of: ObjectName(namespace: "default", name: "shop"), by: capture)
+        try proxy.captureDNS {
+            try capture.captureDNS(of: ObjectName(namespace: "default", name: "shop"), namespace: $0, socket: $1)
+        }
     }
 
     /// Runs in the cgroup that it captures, captures the pod, and ends as it is told.
@@ -58,8 +60,8 @@ struct LabDaemon: Codable, Sendable {
         try capture.attach(
             ObjectName(namespace: "default", name: "shop"), namespace: namespace, addresses: addresses,
             listeners: proxy.listeners)
-        if let programs = capture.programs {
-            try proxy.captureDNS(of: ObjectName(namespace: "default", name: "shop"), by: programs)
+        try proxy.captureDNS {
+            try capture.captureDNS(of: ObjectName(namespace: "default", name: "shop"), namespace: $0, socket: $1)
         }
         if thenKilled { kill(getpid(), SIGKILL) }
         proxy.close()

@@ -42,12 +42,13 @@ final class Proxy {
     }
 
     /// Has the workload's DNS captured.
-    func captureDNS(of workload: ObjectName, by capture: KernelCapture) throws {
+    /// - Parameter capture: begins it, given the namespace and the server's socket.
+    func captureDNS(by capture: (_ namespace: Int32, _ socket: Int32) throws -> Void) throws {
         let socket = try namespace.run { () throws(SystemError) in
             try Socket.bindDatagrams(port: CaptureConstants.dnsPort)
         }
         dns.append(socket)
-        try capture.captureDNS(of: workload, namespace: namespace.descriptor, socket: socket)
+        try capture(namespace.descriptor, socket)
     }
 
     private func listen(_ port: UInt16, _ options: ListenOptions) throws -> Int32 {
