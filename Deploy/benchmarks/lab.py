@@ -184,10 +184,22 @@ spec:
         path = f"{self.folder}/config/mesh.yaml"
         with open(path, "w") as file:
             file.write(text)
+        if os.path.exists(self.addition):
+            os.remove(self.addition)
         result = subprocess.run([f"{self.binaries}/culvert", "validate", path], capture_output=True, text=True)
         if result.returncode == 0:
             return None
         return (result.stdout + result.stderr).strip().replace(f"{self.folder}/", "").splitlines()[0]
+
+    def add_configuration(self, text):
+        """Adds to the configuration of a running node proxy; `configure` takes it away."""
+        with open(f"{self.addition}.new", "w") as file:
+            file.write(text)
+        os.rename(f"{self.addition}.new", self.addition)
+
+    @property
+    def addition(self):
+        return f"{self.folder}/config/more.yaml"
 
     def start_daemon(self):
         """Starts the node proxy and waits until both workloads are captured."""
