@@ -16,7 +16,7 @@ struct PreflightCommand: ParsableCommand {
             Levels of capture, best first:
               L0  marks at connect, sk_lookup steers (Linux 5.17)
               L1  the same with a table of connections to pass (5.9)
-              L2  destinations rewritten at connect, nft inbound (5.7)
+              L2  destinations rewritten at connect, nft inbound (5.8)
               L3  nft both ways, no eBPF
             Between two workloads of one node: T1, no proxy on the way (with L0 or L1);
             T2, bytes around the TCP stack.

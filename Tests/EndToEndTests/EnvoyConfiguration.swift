@@ -3,7 +3,7 @@ struct EnvoyConfiguration {
     let authority: String
     let credentials: PeersMesh.Credentials
 
-    /// HTTP/2 and nothing else over TLS 1.3, both sides with a certificate (ztunnel-facts §4.1).
+    /// HTTP/2 and nothing else over TLS 1.3, both sides with a certificate.
     private var commonTLS: String {
         """
         common_tls_context:

@@ -339,6 +339,101 @@ struct PreflightCommandTests {
         #expect(ran.verdicts(.l0, .l1, .l2, .l3) == [.usable, .usable, .usable, .usable])
     }
 
+    /// As Preflight.md says: in a container with these capabilities and these mounts, and nothing else of the host's.
+    @Test func inAContainerWithWhatTheDocumentationNamesTheLevelIsTheMachines() throws {
+        defer { lab.tearDown() }
+        let root = "\(lab.bpffs)root"
+        defer { rmdir(root) }
+        let programs = URL(fileURLWithPath: culvert).deletingLastPathComponent().path
+        let container = """
+            mkdir -p \(root); mount -t tmpfs none \(root); cd \(root)
+            mkdir -p bin proc sys tmp run
+            for d in usr lib lib64 etc opt \(programs); do
+                mkdir -p ./$d; mount --rbind -o ro /$d ./$d
+            done
+            cp /bin/sh bin/; mount -t proc none proc; mount -t sysfs none sys
+            mount --rbind /sys/fs/cgroup sys/fs/cgroup
+            mkdir -p .\(lab.bpffs); mount --bind \(lab.bpffs) .\(lab.bpffs)
+            """
+        let ran = try preflight(
+            behind: [
+                "unshare", "-m", "-u", "-i", "-p", "--fork", "--propagation", "private", "sh", "-ec",
+                "\(container); exec chroot . setpriv --bounding-set \"$@\"", "sh",
+                "-all,+bpf,+net_admin,+net_raw,+sys_admin,+sys_ptrace",
+            ])
+        #expect(ran.status == 0 && ran.report.level == .l0)
+        #expect(ran.report.checks.filter { $0.status == .fail }.isEmpty)
+        #expect(ran.verdicts(.l0, .l1, .l2, .l3, .t1) == [.usable, .usable, .usable, .usable, .usable])
+    }
+
+    // MARK: limits and settings
+
+    @Test func fewOpenFilesAreToldOf() throws {
+        defer { lab.tearDown() }
+        let check = try preflight(behind: ["prlimit", "--nofile=1024:1024"]).check("limit.files")
+        #expect(check.status == .warn && check.detail == "at most 1024" && check.remedy.contains("LimitNOFILE"))
+        // Where eBPF counts as memory of the cgroup (5.11) this limit does not matter.
+        let memory = try preflight(behind: ["prlimit", "--memlock=65536:65536"]).check("limit.memlock")
+        #expect(memory.status == .ok && memory.detail.hasPrefix("at most 65536; eBPF counts"))
+    }
+
+    @Test(arguments: [
+        ("/proc/sys/kernel/unprivileged_bpf_disabled", "0", "sysctl.unprivileged_bpf", "warn", "every user may load"),
+        ("/proc/sys/kernel/unprivileged_bpf_disabled", "1", "sysctl.unprivileged_bpf", "ok", "off until the next boot"),
+        ("/proc/sys/kernel/unprivileged_bpf_disabled", "2", "sysctl.unprivileged_bpf", "ok", "off; no matter"),
+        ("/proc/sys/net/core/bpf_jit_harden", "2", "sysctl.bpf_jit_harden", "ok", "also root's"),
+        ("/proc/sys/net/core/bpf_jit_harden", "0", "sysctl.bpf_jit_harden", "ok", "full speed"),
+    ])
+    func settingsAreReadAndExplained(
+        _ file: String, _ value: String, _ id: String, _ status: String, _ words: String
+    ) throws {
+        defer { lab.tearDown() }
+        let check = try preflight(
+            after: "mount -t tmpfs none /mnt; echo \(value) >/mnt/value; mount --bind /mnt/value \(file)"
+        ).check(id)
+        #expect(check.status.rawValue == status && check.detail.contains(words), "\(check.detail)")
+        #expect((check.status == .ok) == check.remedy.isEmpty)
+    }
+
+    /// This kernel has no SELinux: its files are made up.
+    @Test(arguments: [
+        ("1", "system_u:system_r:container_t:s0:c1,c2", "warn", "container_t:s0:c1,c2, which may not use bpf"),
+        ("1", "system_u:system_r:spc_t:s0", "ok", "enforcing; this process is system_u:system_r:spc_t:s0"),
+        ("0", "system_u:system_r:container_t:s0", "ok", "permissive"),
+    ])
+    func SELinuxIsToldWithWhatThisProcessIs(
+        _ enforce: String, _ label: String, _ status: String, _ words: String
+    ) throws {
+        defer { lab.tearDown() }
+        let check = try preflight(
+            after: """
+                mount -t tmpfs none /mnt; mkdir /mnt/fs; mount --rbind /sys/fs /mnt/fs; mount -t tmpfs none /sys/fs
+                mkdir /sys/fs/cgroup /sys/fs/selinux; mount --rbind /mnt/fs/cgroup /sys/fs/cgroup
+                echo \(enforce) >/sys/fs/selinux/enforce
+                echo \(label) >/mnt/label; mount --bind /mnt/label /proc/$$/attr/current
+                """
+        ).check("selinux")
+        #expect(check.status.rawValue == status && check.detail.contains(words), "\(check.detail)")
+        #expect(check.status == .ok || check.remedy.contains("spc_t"))
+    }
+
+    @Test(arguments: [
+        ("bpfin.cali", "warn", "Calico with its eBPF data plane"), ("cali1", "ok", "Calico"),
+        ("cilium_x", "ok", "Cilium"), ("kube-ipvs0", "ok", "IPVS"),
+    ])
+    func theContainerNetworkIsKnownByItsInterfaces(_ name: String, _ status: String, _ words: String) throws {
+        defer { lab.tearDown() }
+        try shell("ip -n \(lab.pod) link add \(name) type veth peer name stub")
+        let check = try preflight(
+            behind: [
+                "nsenter", "--net=/run/netns/\(lab.pod)", "unshare", "-m", "--propagation", "private", "sh", "-ec",
+                "mount -t sysfs none /mnt; mount --bind /mnt/class/net /sys/class/net; exec \"$@\"", "sh",
+            ]
+        ).check("cni")
+        #expect(check.status.rawValue == status && check.detail.contains(words), "\(check.detail)")
+        #expect(check.status == .ok || check.remedy.contains("bpfConnectTimeLoadBalancing"))
+    }
+
     // MARK: usage
 
     @Test func aGateFailsWhereTheLevelIsWorse() throws {

@@ -1,7 +1,7 @@
 import MeshModel
 import Testing
 
-/// The slow and obvious reading of ztunnel-facts §5.5 and §3.10: every policy is looked at, nothing is indexed, and
+/// The slow and obvious reading of how Istio orders policies: every policy is looked at, nothing is indexed, and
 /// plaintext rules are found by walking from narrow to wide.
 private struct Model {
     let settings: MeshSettings

@@ -1,4 +1,4 @@
-/// How traffic is captured (DATAPATH §1): the rungs of the ladder, from everything to the least that works. Which one a
+/// How traffic is captured: the rungs of the ladder, from everything to the least that works. Which one a
 /// kernel passes is probed; the versions are only where to expect it.
 public enum CaptureLevel: String, Codable, Sendable, CaseIterable, Comparable,
     CustomStringConvertible
@@ -7,7 +7,7 @@ public enum CaptureLevel: String, Codable, Sendable, CaseIterable, Comparable,
     case l0 = "L0"
     /// As L0, but `pass_tuple` tells the proxy's own leg from what arrives (5.9 to 5.16).
     case l1 = "L1"
-    /// The connect hooks rewrite the destination; nft redirects what arrives (5.7 to 5.8, or no policy routing).
+    /// The connect hooks rewrite the destination; nft redirects what arrives (5.8, or no policy routing).
     case l2 = "L2"
     /// nft redirects both ways; no program of ours runs.
     case l3 = "L3"

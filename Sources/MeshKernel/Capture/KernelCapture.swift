@@ -5,7 +5,7 @@ internal import Glibc
 public import MeshModel
 internal import Synchronization
 
-/// Capture of the local workloads' TCP connections by eBPF: design N of DATAPATH §1.
+/// Capture of the local workloads' TCP connections by eBPF.
 ///
 ///     connect() ─▶ cgroup hook: marks or refuses ─▶ route by mark over lo ─▶ sk_lookup ─▶ outbound listener
 ///     SYN from outside the namespace ───────────────────────────────────────▶ sk_lookup ─▶ inbound / tunnel listener

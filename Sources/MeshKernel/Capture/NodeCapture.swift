@@ -1,6 +1,6 @@
 public import MeshModel
 
-/// Capture of the local workloads' TCP connections, at the level this kernel allows (DATAPATH §1).
+/// Capture of the local workloads' TCP connections, at the level this kernel allows.
 ///
 /// What a caller may rely on is the same at every level: a connection that a workload opens reaches the outbound
 /// listener with its destination, one from outside reaches the inbound or tunnel listener, what stays inside the

@@ -28,7 +28,7 @@ public final class LocalWorkload {
         try dial(address, options: ConnectOptions())
     }
 
-    /// Starts a connection to the workload's own application from `client`'s address (transparent, DATAPATH.md §1).
+    /// Starts a connection to the workload's own application from `client`'s address (transparent).
     ///
     /// With `apart` the source port is one that clients do not use by default. A client in clear text has its own
     /// connection to `address` in this namespace, the captured one, and one of this node may have direct ones: were the

@@ -24,7 +24,7 @@ public final class TunnelRequest {
         answer(ConnectResponse(status: 200, baggage: baggage), endStream: false)
     }
 
-    /// Answers with an error status (ztunnel-facts §4.4) and ends the stream.
+    /// Answers with an error status and ends the stream.
     public func refuse(status: Int) {
         answer(ConnectResponse(status: status, baggage: nil), endStream: true)
         stream.refused()

@@ -3,7 +3,7 @@ public import MeshRuntime
 internal import MeshTLS
 public import MeshWire
 
-/// One HBONE session: HTTP/2 over TLS over a byte stream, which is a socket outside of tests (ztunnel-facts §4),
+/// One HBONE session: HTTP/2 over TLS over a byte stream, which is a socket outside of tests,
 /// either side of it.
 ///
 ///     socket ──ciphertext──▶ TLSSession.open ──▶ HTTP2Session.receive ──▶ TunnelStream (waits for its reader)

@@ -1,4 +1,4 @@
-/// The answer to a CONNECT. Exactly 200 is success (ztunnel-facts §4.4); other answers of the 2xx class are not.
+/// The answer to a CONNECT. Exactly 200 is success, as in ztunnel; other answers of the 2xx class are not.
 public struct ConnectResponse: Hashable, Sendable {
     public var status: Int
     /// Describes the destination's workload, on success.
