@@ -38,6 +38,7 @@ static const struct {
     [MESH_OPTION_IPV4_FREE_BIND] = {IPPROTO_IP, IP_FREEBIND},
     [MESH_OPTION_IPV6_FREE_BIND] = {IPPROTO_IPV6, IPV6_FREEBIND},
     [MESH_OPTION_BIND_WITHOUT_PORT] = {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT},
+    [MESH_OPTION_IPV4_PACKET_INFO] = {IPPROTO_IP, IP_PKTINFO},
     [MESH_OPTION_IPV6_PACKET_INFO] = {IPPROTO_IPV6, IPV6_RECVPKTINFO},
 };
 
@@ -225,10 +226,17 @@ int mesh_datagram_create(bool ipv4) {
 }
 
 // The kernel tells the destination of an IPv4 datagram on an IPv6 socket in mapped form, and takes the source of one so.
+// The larger of the two forms has room for the other.
 union packet_info {
     struct cmsghdr header;
     char room[CMSG_SPACE(sizeof(struct in6_pktinfo))];
 };
+
+static bool is_ipv4(int socket) {
+    int family = 0;
+    socklen_t size = sizeof family;
+    return getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 && family == AF_INET;
+}
 
 ssize_t mesh_datagram_receive(
     int socket, void *into, size_t count, struct mesh_address *from, struct mesh_address *to, uint32_t *interface) {
@@ -255,26 +263,39 @@ ssize_t mesh_datagram_receive(
         union name destination = {.v6 = {.sin6_family = AF_INET6, .sin6_addr = info.ipi6_addr}};
         address_from(to, &destination);
         *interface = info.ipi6_ifindex;
+    } else if (header && header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO) {
+        struct in_pktinfo info;
+        memcpy(&info, CMSG_DATA(header), sizeof info);
+        union name destination = {.v4 = {.sin_family = AF_INET, .sin_addr = info.ipi_addr}};
+        address_from(to, &destination);
+        *interface = (uint32_t)info.ipi_ifindex;
     }
     return got;
 }
 
 ssize_t mesh_datagram_send(
     int socket, const void *bytes, size_t count, const struct mesh_address *from, const struct mesh_address *to) {
+    bool ipv4 = is_ipv4(socket);
     union name name, source;
-    socklen_t size = name_from(&name, to, false);
-    name_from(&source, from, false);
-    struct in6_pktinfo info = {.ipi6_addr = source.v6.sin6_addr};
+    socklen_t size = name_from(&name, to, ipv4);
+    name_from(&source, from, ipv4);
     union packet_info control;
     memset(&control, 0, sizeof control);
     struct iovec part = {(void *)bytes, count};
     struct msghdr message = {.msg_name = &name, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1,
                              .msg_control = &control, .msg_controllen = sizeof control};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = IPPROTO_IPV6;
-    header->cmsg_type = IPV6_PKTINFO;
-    header->cmsg_len = CMSG_LEN(sizeof info);
-    memcpy(CMSG_DATA(header), &info, sizeof info);
+    if (ipv4) {
+        struct in_pktinfo info = {.ipi_spec_dst = source.v4.sin_addr};
+        *header = (struct cmsghdr){.cmsg_level = IPPROTO_IP, .cmsg_type = IP_PKTINFO, .cmsg_len = CMSG_LEN(sizeof info)};
+        memcpy(CMSG_DATA(header), &info, sizeof info);
+        message.msg_controllen = CMSG_SPACE(sizeof info);
+    } else {
+        struct in6_pktinfo info = {.ipi6_addr = source.v6.sin6_addr};
+        *header =
+            (struct cmsghdr){.cmsg_level = IPPROTO_IPV6, .cmsg_type = IPV6_PKTINFO, .cmsg_len = CMSG_LEN(sizeof info)};
+        memcpy(CMSG_DATA(header), &info, sizeof info);
+    }
     ssize_t sent;
     do {
         sent = sendmsg(socket, &message, MSG_NOSIGNAL);

@@ -94,19 +94,34 @@ public final class DatagramSocket {
 }
 
 extension Socket {
-    /// A UDP socket that takes both IP versions on every interface and knows by which one and to which address each
+    /// A UDP socket that takes both IP versions (where the kernel has both) on every interface and knows by which one and to which address each
     /// datagram came. Several may share the port. (Bound to lo, it could not answer an own IPv6 address: the routes of
     /// those belong to other interfaces.)
     public static func bindDatagrams(port: UInt16) throws(SystemError) -> Int32 {
-        let socket = try SystemError.check(mesh_datagram_create(false), "socket")
+        do throws(SystemError) {
+            return try bindDatagrams(port: port, ipv4: false)
+        } catch {
+            // A kernel without IPv6.
+            guard error.code == Errno.familyNotSupported else { throw error }
+            return try bindDatagrams(port: port, ipv4: true)
+        }
+    }
+
+    static func bindDatagrams(port: UInt16, ipv4: Bool) throws(SystemError) -> Int32 {
+        let socket = try SystemError.check(mesh_datagram_create(ipv4), "socket")
         do throws(SystemError) {
             try set(socket, MESH_OPTION_REUSE_PORT, 1, "SO_REUSEPORT")
-            try set(socket, MESH_OPTION_IPV6_ONLY, 0, "IPV6_V6ONLY")
-            try set(socket, MESH_OPTION_IPV6_PACKET_INFO, 1, "IPV6_RECVPKTINFO")
             // Answers may have to come from an address that lo has no more than a route for.
-            try set(socket, MESH_OPTION_IPV6_FREE_BIND, 1, "IPV6_FREEBIND")
-            var native = RawSocketAddress.v6(high: 0, low: 0, port: port).native
-            try SystemError.check(mesh_socket_bind(socket, &native, false), "bind to UDP port \(port)")
+            if ipv4 {
+                try set(socket, MESH_OPTION_IPV4_PACKET_INFO, 1, "IP_PKTINFO")
+                try set(socket, MESH_OPTION_IPV4_FREE_BIND, 1, "IP_FREEBIND")
+            } else {
+                try set(socket, MESH_OPTION_IPV6_ONLY, 0, "IPV6_V6ONLY")
+                try set(socket, MESH_OPTION_IPV6_PACKET_INFO, 1, "IPV6_RECVPKTINFO")
+                try set(socket, MESH_OPTION_IPV6_FREE_BIND, 1, "IPV6_FREEBIND")
+            }
+            var native = (ipv4 ? RawSocketAddress.v4(0, port: port) : .v6(high: 0, low: 0, port: port)).native
+            try SystemError.check(mesh_socket_bind(socket, &native, ipv4), "bind to UDP port \(port)")
         } catch {
             mesh_close(socket)
             throw error

@@ -30,6 +30,7 @@ enum mesh_option {
     MESH_OPTION_IPV4_FREE_BIND,
     MESH_OPTION_IPV6_FREE_BIND,
     MESH_OPTION_BIND_WITHOUT_PORT,
+    MESH_OPTION_IPV4_PACKET_INFO,
     MESH_OPTION_IPV6_PACKET_INFO,
 };
 
@@ -65,10 +66,10 @@ ssize_t mesh_socket_send_two(
 /// A UDP socket, nonblocking and close-on-exec.
 int mesh_datagram_create(bool ipv4);
 /// The next datagram, who sent it, to which address and by which interface; the last two need
-/// MESH_OPTION_IPV6_PACKET_INFO and an IPv6 socket, which takes IPv4 too, and are zero without.
+/// MESH_OPTION_IPV6_PACKET_INFO (an IPv6 socket takes IPv4 too) or MESH_OPTION_IPV4_PACKET_INFO, and are zero without.
 ssize_t mesh_datagram_receive(
     int socket, void *into, size_t count, struct mesh_address *from, struct mesh_address *to, uint32_t *interface);
-/// Sends from one of this machine's addresses to another, on an IPv6 socket, which sends IPv4 too.
+/// Sends from one of this machine's addresses to another. An IPv6 socket sends IPv4 too.
 ssize_t mesh_datagram_send(
     int socket, const void *bytes, size_t count, const struct mesh_address *from, const struct mesh_address *to);
 /// FIN after what was written.
