@@ -63,7 +63,7 @@ struct NodeAdmin {
                 }
                 if let programs = kernel.capture.programs {
                     registry.set(
-                        Int64(programs.followedFlows), of: MetricKey("culvert_direct_connections"),
+                        Int64(programs.directFlowCount), of: MetricKey("culvert_direct_connections"),
                         help: "Same-node connections open now that go without the proxy")
                     registry.set(
                         programs.acceleration.isFit ? 1 : 0, of: MetricKey("culvert_acceleration_available"),

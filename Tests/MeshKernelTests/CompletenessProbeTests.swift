@@ -78,6 +78,19 @@ final class CompletenessProbeTests {
         #expect(try ClosedFlows(of: capture).next(within: 0).isEmpty)
     }
 
+    /// They are followed, and are no connections of the mesh; each counts until its socket closes.
+    @Test func openProbesAreNotCountedAsDirectConnections() throws {
+        let capture = try #require(capture)
+        let held = try Background(
+            lab.inside(lab.out, cgroup: "agent") + ["python3", "-c", Applications.holder, "10.77.0.2", "8080"])
+        #expect(capture.followedFlows == 1 && capture.directFlowCount == 0)
+        try capture.detach(lab.name)
+        #expect(capture.followedFlows == 1 && capture.objects.flows.keys.count == 1)
+        try shell("ip netns exec \(lab.out) ss -K dst 10.77.0.2")
+        #expect(held.rest() == "ECONNABORTED")
+        #expect(capture.followedFlows == 0 && capture.objects.flows.keys.isEmpty)
+    }
+
     @Test func theAgentInsideAWorkloadIsAnApplication() throws {
         let seen = try lab.python(
             in: lab.pod, cgroup: "agent",

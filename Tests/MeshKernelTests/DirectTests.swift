@@ -44,12 +44,12 @@ final class DirectTests {
             addresses: [#require(IPAddress("10.77.0.1")), #require(IPAddress("fd00:77::1"))], in: lab.out)
     }
 
-    private func allow(_ rule: DirectRule = DirectRule(isDirect: true)) throws {
+    func allow(_ rule: DirectRule = DirectRule(isDirect: true)) throws {
         #expect(try #require(capture).setDirectRules([pair: rule]) == 0)
     }
 
     /// Records until one of `port` came.
-    private func record(_ port: UInt16 = 8080) throws -> DirectRecord {
+    func record(_ port: UInt16 = 8080) throws -> DirectRecord {
         let ring = try ClosedFlows(of: #require(capture))
         for _ in 0..<100 {
             if let record = ring.next(within: 100).last(where: { $0.destination.port == port }) { return record }
@@ -58,14 +58,14 @@ final class DirectTests {
     }
 
     /// The proxy of the caller gets the connection, and the application does not.
-    private func expectProxied(_ host: String = "10.77.0.1", sourceLocation: SourceLocation = #_sourceLocation) throws {
+    func expectProxied(_ host: String = "10.77.0.1", sourceLocation: SourceLocation = #_sourceLocation) throws {
         #expect(try lab.connect(in: lab.pod, host, 8080).error == "", sourceLocation: sourceLocation)
         let accepted = try #require(callerProxy.accept(callerProxy.outbound), sourceLocation: sourceLocation)
         #expect(accepted.destination == host && accepted.port == 8080, sourceLocation: sourceLocation)
         close(accepted.socket)
     }
 
-    private func expectDirect(_ host: String = "10.77.0.1", sourceLocation: SourceLocation = #_sourceLocation) throws {
+    func expectDirect(_ host: String = "10.77.0.1", sourceLocation: SourceLocation = #_sourceLocation) throws {
         let seen = try lab.connect(in: lab.pod, host, 8080, "text=straight")
         #expect(seen.error == "" && seen.answer.hasSuffix("|straight"), sourceLocation: sourceLocation)
         #expect(seen.peer == host, sourceLocation: sourceLocation)
@@ -177,23 +177,6 @@ final class DirectTests {
         }
         try expectProxied()
         #expect(capture.statistics()[.directStale] == 1)
-    }
-
-    @Test func fullMapsDegradeToTheProxy_P11() throws {
-        try lab.serve(in: lab.out, port: 8080)
-        let capture = try #require(capture)
-        var number: UInt64 = 1 << 40
-        while capture.objects.rules.update(.init(DirectRule(isDirect: true), generation: 0), for: .init(number)) == 0 {
-            number += 1
-        }
-        #expect(number - 1 << 40 >= 65536)
-        capture.objects.rules.remove(.init(1 << 40))
-        #expect(try capture.setDirectRules([pair: DirectRule(isDirect: true)]) == 0, "the older rules make room")
-        try expectDirect()
-
-        #expect(capture.objects.flowCount.update(65536 - 4096, for: 0) == 0)
-        try expectProxied()
-        #expect(capture.statistics()[.directFull] == 1)
     }
 
     @Test func aRefusedPortIsRefusedByTheApplicationsKernel() throws {

@@ -18,7 +18,7 @@ internal import Synchronization
 /// What this daemon has written.
 struct DirectState: Sendable {
     var generation: UInt32 = 0
-    /// By slots; nil: the map holds what an earlier daemon left.
+    /// What the map holds, by slots; nil: what an earlier daemon left, or an attempt that failed.
     var rules: [UInt64: DirectRule]?
     /// By service address; nil: as for the rules.
     var services: [SocketAddress: [SocketAddress]]?
@@ -48,8 +48,8 @@ extension KernelCapture {
     }
 
     /// Sets which same-node connections need no proxy. Pairs that are not named, or whose workloads are not captured, go
-    /// through the proxy.
-    /// - Returns: how many pairs found no room in the kernel's map; they go through the proxy.
+    /// through the proxy. When it throws, what the kernel holds is not known and the next call writes all of it.
+    /// - Returns: how many pairs have no room in the kernel's map; they go through the proxy. Each call tries them again.
     @discardableResult
     public func setDirectRules(_ rules: [DirectPair: DirectRule]) throws(KernelError) -> Int {
         try state.withLock { state throws(KernelError) in
@@ -65,6 +65,7 @@ extension KernelCapture {
             let isEnabled = !wanted.isEmpty
             if before == wanted, isEnabled == state.direct.isEnabled { return 0 }
             let isGrowth = before?.allSatisfy { wanted[$0.key] == $0.value } ?? false
+            state.direct.rules = nil
             if !isGrowth || isEnabled != state.direct.isEnabled {
                 if !isGrowth { state.direct.generation &+= 1 }
                 state.direct.isEnabled = isEnabled
@@ -72,21 +73,22 @@ extension KernelCapture {
             }
             let stale = before.map { $0.keys.filter { wanted[$0] == nil } } ?? objects.rules.keys.map(\.number)
             for number in stale where wanted[number] == nil { objects.rules.remove(culvert_pair(number)) }
-            var unplaced = 0
-            for (number, rule) in wanted where !isGrowth || before?[number] == nil {
+            var placed = isGrowth ? before ?? [:] : [:]
+            var isFull = false
+            for (number, rule) in wanted where placed[number] == nil {
+                // Those that have a place keep it; of the others the first refusal stands for all.
+                if isFull, let before, before[number] == nil { continue }
                 let value = culvert_rule(rule, generation: state.direct.generation)
-                let code = objects.rules.update(value, for: culvert_pair(number))
-                if code < 0 {
-                    guard code == -E2BIG || code == -ENOMEM else {
-                        throw KernelError(
-                            .system, "writing the map rules", at: options.nodeName, code: code,
-                            remedy: "run as root")
-                    }
-                    unplaced += 1
+                switch objects.rules.update(value, for: culvert_pair(number)) {
+                case 0: placed[number] = rule
+                case -E2BIG, -ENOMEM: isFull = true
+                case let code:
+                    throw KernelError(
+                        .system, "writing the map rules", at: options.nodeName, code: code, remedy: "run as root")
                 }
             }
-            state.direct.rules = wanted
-            return unplaced
+            state.direct.rules = placed
+            return wanted.count - placed.count
         }
     }
 
@@ -99,10 +101,17 @@ extension KernelCapture {
             let before = state.direct.services
             let old = before.map { Array($0.keys) } ?? objects.services.keys.map(\.socketAddress)
             for address in old where wanted[address] == nil { objects.services.remove(culvert_endpoint(address)) }
-            for (address, endpoints) in wanted where before?[address] != endpoints {
-                _ = objects.services.update(culvert_service(endpoints), for: culvert_endpoint(address))
+            var placed: [SocketAddress: [SocketAddress]] = [:]
+            for (address, endpoints) in wanted {
+                let key = culvert_endpoint(address)
+                if before?[address] == endpoints || objects.services.update(culvert_service(endpoints), for: key) == 0 {
+                    placed[address] = endpoints
+                } else {
+                    // What was there before is not true any more.
+                    objects.services.remove(key)
+                }
             }
-            state.direct.services = wanted
+            state.direct.services = placed
         }
     }
 
@@ -116,10 +125,8 @@ extension KernelCapture {
                     uniquingKeysWith: { first, _ in first })
             )
         }
-        return objects.flows.keys.compactMap { tuple in
-            guard let value = objects.flows.value(for: tuple), value.kind == CULVERT_FLOW_DIRECT.rawValue else {
-                return nil
-            }
+        return objects.flows.entries.compactMap { tuple, value in
+            guard value.kind == CULVERT_FLOW_DIRECT.rawValue else { return nil }
             var flow = DirectFlow(tuple, value, generation: generation)
             flow.sourceWorkload = names[value.source]
             flow.destinationWorkload = names[value.destination]
@@ -127,8 +134,11 @@ extension KernelCapture {
         }
     }
 
-    /// How many connections the programs follow now.
-    public var followedFlows: Int { Int(objects.flowCount.value(for: 0) ?? 0) }
+    /// How many direct connections are open now. It looks at all that are followed.
+    public var directFlowCount: Int { objects.flows.entries.count { $0.value.kind == CULVERT_FLOW_DIRECT.rawValue } }
+
+    /// How many connections the programs follow now, with the proxy's legs (L1) and health probes: what the limit is for.
+    var followedFlows: Int { Int(objects.flowCount.value(for: 0) ?? 0) }
 
     /// The connection is allowed by the rules that hold now, too.
     public func confirm(_ flow: DirectFlow) {
@@ -160,11 +170,12 @@ extension KernelCapture {
             objects.rules.remove(pair)
             state.direct.rules?[number] = nil
         }
-        for tuple in objects.flows.keys {
-            guard let value = objects.flows.value(for: tuple), value.source == slot || value.destination == slot
-            else { continue }
-            if value.kind == CULVERT_FLOW_PROBE.rawValue { objects.forget(tuple) }
-            guard value.kind == CULVERT_FLOW_DIRECT.rawValue else { continue }
+        for (tuple, value) in objects.flows.entries where value.source == slot || value.destination == slot {
+            guard value.kind == CULVERT_FLOW_DIRECT.rawValue else {
+                // The slot's next owner must not be taken for this one.
+                objects.disown(tuple)
+                continue
+            }
             let flow = DirectFlow(tuple, value, generation: 0)
             func namespace(_ slot: UInt32) -> Descriptor? {
                 if slot == record.handle.slot { return record.namespace }
@@ -172,8 +183,8 @@ extension KernelCapture {
             }
             _ = try? objects.destroy(
                 flow, client: namespace(value.source), server: namespace(value.destination))
-            // The client's socket may be gone with its namespace, without a last word.
-            objects.forget(tuple)
+            // Where it could not be ended it goes on, and means nothing to the slot's next owner.
+            objects.disown(tuple)
         }
     }
 }
@@ -214,12 +225,14 @@ extension CaptureObjects {
         }
     }
 
-    /// Drops a connection that no socket will report.
-    func forget(_ tuple: culvert_tuple) {
+    /// Takes from an open connection what it was allowed. Its entry stays, for nobody, until the client's socket closes:
+    /// the programs alone remove entries and count them, for two who write one count lose some.
+    func disown(_ tuple: culvert_tuple) {
         shortcuts.remove(tuple)
-        guard flows.value(for: tuple) != nil else { return }
-        flows.remove(tuple)
-        if let count = flowCount.value(for: 0), count > 0 { _ = flowCount.update(count - 1, for: 0) }
+        var nobody = culvert_flow()
+        nobody.source = CULVERT_SLOT_RETIRED
+        nobody.destination = CULVERT_SLOT_RETIRED
+        _ = flows.update(nobody, for: tuple, existing: true)
     }
 
     func destroy(_ flow: DirectFlow, client: Descriptor?, server: Descriptor?) throws(KernelError) -> Bool {

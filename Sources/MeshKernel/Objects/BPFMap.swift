@@ -49,6 +49,38 @@ struct BPFMap<Key: BitwiseCopyable & Sendable, Value: BitwiseCopyable & Sendable
             return found
         }
     }
+
+    /// All entries of a hash map. What comes and goes meanwhile may be missing; what stays is there.
+    var entries: [(key: Key, value: Value)] {
+        batches ?? keys.compactMap { key in value(for: key).map { (key, $0) } }
+    }
+
+    /// The entries by thousands at a system call; nil where the kernel cannot (before 5.6).
+    private var batches: [(key: Key, value: Value)]? {
+        let room = 4096
+        let keys = UnsafeMutablePointer<Key>.allocate(capacity: room)
+        let values = UnsafeMutablePointer<Value>.allocate(capacity: room)
+        defer {
+            keys.deallocate()
+            values.deallocate()
+        }
+        var found: [(key: Key, value: Value)] = []
+        // What a hash map's position is to the kernel, opaque to us.
+        var position: UInt32 = 0
+        var isFirst = true
+        while true {
+            var count = UInt32(room)
+            var from = position
+            let code = withUnsafeMutablePointer(to: &from) {
+                bpf_map_lookup_batch(descriptor.raw, isFirst ? nil : $0, &position, keys, values, &count, nil)
+            }
+            guard code == 0 || code == -ENOENT else { return nil }
+            for index in 0..<Int(count) { found.append((keys[index], values[index])) }
+            // With the last ones the kernel says that there is nothing behind them.
+            if code != 0 { return found }
+            isFirst = false
+        }
+    }
 }
 
 extension BPFMap where Key == UInt32, Value == culvert_counters {
