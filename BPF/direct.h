@@ -104,8 +104,10 @@ static __always_inline bool is_direct(struct bpf_sock_addr *ctx, const struct cu
     /* For flows.bpf.c to see whether it still goes there when its SYN is made. */
     socket->tuple.server = target->address;
     socket->tuple.server_port = target->port;
-    if (asked != target)
+    if (asked != target) {
         socket->asked = *asked;
+        socket->flow.flags |= CULVERT_FLOW_BY_SERVICE;
+    }
     count(pod->slot, CULVERT_EVENT_DIRECT);
     return true;
 }

@@ -21,6 +21,10 @@ final class DirectTraffic: Sendable {
         /// Why connections that we ended are over, until the kernel reports them.
         var ended: [Ends: ObjectName?] = [:]
         var unplaced = 0
+        /// The kernel would not take the last rules; they are given to it again.
+        var isFailing = false
+        /// How often open connections are looked at before the next change.
+        var looksLeft = 0
         /// Acceleration was asked for and cannot be had, and that was said.
         var isUnfitKnown = false
     }
@@ -42,6 +46,8 @@ final class DirectTraffic: Sendable {
     /// Reports that never came must not pile up.
     private static let maximumEnded = 65536
     private static let pollMilliseconds: Int32 = 200
+    /// After a change: a connect() that was under way shows up in one of the next seconds.
+    private static let looksAfterChange = 10
 
     init(nodeName: String, kernel: KernelCapture, plane: DataPlane, logger: Logger) {
         self.nodeName = nodeName
@@ -58,25 +64,56 @@ final class DirectTraffic: Sendable {
         state.withLock { state in
             state.snapshot = snapshot
             state.live = live
+            state.looksLeft = Self.looksAfterChange
         }
+        write(snapshot, live)
+        look(snapshot)
+    }
+
+    /// To be called once a second.
+    func tick() {
+        let (snapshot, live, isFailing, isDue) = state.withLock { state in
+            defer { state.looksLeft -= state.looksLeft > 0 ? 1 : 0 }
+            return (state.snapshot, state.live, state.isFailing, state.looksLeft > 0)
+        }
+        guard let snapshot else { return }
+        if isFailing { write(snapshot, live) }
+        if isDue || isFailing { look(snapshot) }
+    }
+
+    /// What is taken back goes first.
+    private func write(_ snapshot: MeshSnapshot, _ live: [Workload]) {
+        var failure: (any Error)?
+        do {
+            note(unplaced: try kernel.setDirectRules(rules(snapshot, live)))
+        } catch {
+            failure = error
+        }
+        let addresses = Set(live.flatMap(\.addresses))
+        kernel.setDirectServices(
+            snapshot.directServices(node: nodeName).filter { $0.value.allSatisfy { addresses.contains($0.ip) } })
         do {
             try setAcceleration(snapshot)
-            let unplaced = try kernel.setDirectRules(rules(snapshot, live))
-            let addresses = Set(live.flatMap(\.addresses))
-            kernel.setDirectServices(
-                snapshot.directServices(node: nodeName).filter { $0.value.allSatisfy { addresses.contains($0.ip) } })
-            let before = state.withLock { state in
-                defer { state.unplaced = unplaced }
-                return state.unplaced
-            }
-            if unplaced > 0, before == 0 {
-                logger.warning(
-                    "\(unplaced) pairs of workloads found no room in the kernel's map: the proxy carries them")
-            }
         } catch {
-            logger.error("same-node connections go through the proxy: \(error)")
+            failure = failure ?? error
         }
-        sweep()
+        let isNews = state.withLock { state in
+            defer { state.isFailing = failure != nil }
+            return !state.isFailing
+        }
+        if let failure, isNews {
+            logger.error("the kernel does not take the rules of same-node connections, trying again: \(failure)")
+        }
+    }
+
+    private func note(unplaced: Int) {
+        let before = state.withLock { state in
+            defer { state.unplaced = unplaced }
+            return state.unplaced
+        }
+        if unplaced > 0, before == 0 {
+            logger.warning("\(unplaced) pairs of workloads found no room in the kernel's map: the proxy carries them")
+        }
     }
 
     /// Not only for the workloads that are captured by now: those of an earlier daemon go on until they are.
@@ -115,15 +152,18 @@ final class DirectTraffic: Sendable {
 
     // MARK: Open connections
 
-    /// Decides again about connections that older rules allowed. Called after every change and once a second: one that
-    /// was in the middle of its connect() when the rules changed is seen the next time.
-    func sweep() {
-        guard let snapshot = state.withLock({ $0.snapshot }) else { return }
-        for flow in kernel.directFlows() where !flow.isConfirmed || flow.isAccelerated {
+    /// Decides again about connections that older rules allowed. One that was in the middle of its connect() when the
+    /// rules changed is seen the next time, so as long as there are such ones there is a next time. What was asked for by
+    /// a service's address is decided about again under the same rules as well: they say nothing of services.
+    private func look(_ snapshot: MeshSnapshot) {
+        for flow in kernel.directFlows() where !flow.isConfirmed || flow.isAccelerated || flow.isByService {
             guard let source = flow.sourceWorkload.flatMap(snapshot.workload(named:)),
                 let destination = flow.destinationWorkload.flatMap(snapshot.workload(named:))
             else {
-                if !flow.isConfirmed { end(flow, policy: nil) }
+                if !flow.isConfirmed {
+                    state.withLock { $0.looksLeft = Self.looksAfterChange }
+                    end(flow, policy: nil)
+                }
                 continue
             }
             if flow.isAccelerated,
@@ -131,12 +171,13 @@ final class DirectTraffic: Sendable {
             {
                 kernel.slow(flow)
             }
-            guard !flow.isConfirmed else { continue }
+            guard !flow.isConfirmed || flow.isByService else { continue }
+            if !flow.isConfirmed { state.withLock { $0.looksLeft = Self.looksAfterChange } }
             let request = AuthorizationRequest(
                 destination: destination, address: flow.destination, sourceIP: flow.source.ip,
                 identity: source.identity)
-            switch snapshot.authorize(request) {
-            case .allow: kernel.confirm(flow)
+            switch snapshot.authorizeOpen(request, from: source, isByService: flow.isByService) {
+            case .allow: if !flow.isConfirmed { kernel.confirm(flow) }
             case .deny(_, let policy): end(flow, policy: policy)
             }
         }

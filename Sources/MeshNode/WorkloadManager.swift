@@ -271,7 +271,7 @@ final class WorkloadManager: Sendable {
 
     /// Retries what failed, and notices namespaces that were replaced.
     private func look(_ state: inout State) async {
-        kernel?.direct?.sweep()
+        kernel?.direct?.tick()
         kernel?.capture.programs?.refreshAgent()
         let before = state.live.keys
         for (name, live) in state.live {

@@ -116,6 +116,44 @@ extension EndToEnd {
             }
         }
 
+        @Test(
+            "what is to be encrypted or to pass a waypoint now does not go on in clear", arguments: ["direct", "proxy"])
+        func wayChanged(mode: String) async throws {
+            try await MeshLab.with(settings: ["sameNode: \(mode)"], nodes: [1]) { mesh in
+                let bound = mesh.workloads().replacingOccurrences(
+                    of: "labels: {app: near}", with: "labels: {app: near, istio.io/use-waypoint: absent}")
+                let boundService = mesh.services.replacingOccurrences(
+                    of: "{name: near, namespace: default}",
+                    with: "{name: near, namespace: default, labels: {istio.io/use-waypoint: absent}}")
+                #expect(bound != mesh.workloads() && boundService != mesh.services)
+                for (file, change, back, address, port) in [
+                    (
+                        "mesh", mesh.meshObject(["sameNode: tunnel"]), mesh.meshObject(["sameNode: \(mode)"]),
+                        mesh.near.v4, MeshLab.port
+                    ),
+                    ("workloads", bound, mesh.workloads(), mesh.near.v6, MeshLab.port),
+                    ("services", boundService, mesh.services, MeshLab.virtual.near.v4, 80),
+                ] {
+                    let before = try await direct(mesh)
+                    let open = try mesh.background("wait", address, "\(port)", from: mesh.client)
+                    _ = try await open.line("open")
+                    #expect(try await direct(mesh) - before == (mode == "direct" ? 1 : 0))
+                    let end = try mesh.node(1).log.end
+                    try await mesh.apply(file, change)
+                    #expect(try await open.line("outcome").outcome == "reset", "\(file)")
+                    _ = try await mesh.logged(1, ["src.workload=\"client\"", "reason=\"policy_changed\""], after: end)
+                    try await mesh.apply(file, back)
+                }
+                // Nothing is lost by what carries on without encryption.
+                let open = try mesh.background("wait", mesh.near.v4, "\(MeshLab.port)", from: mesh.client)
+                _ = try await open.line("open")
+                try await mesh.apply("mesh", mesh.meshObject(["sameNode: \(mode == "direct" ? "proxy" : "direct")"]))
+                try await mesh.apply("services", boundService)
+                #expect(try await mesh.probe(mesh.near.v4, from: mesh.client).outcome == "ok")
+                #expect(open.process.isRunning, "\(open.process.log.tail())")
+            }
+        }
+
         private struct Draw {
             var chance: SystemRandomNumberGenerator
 

@@ -157,7 +157,7 @@ final class MeshLab: Sendable {
         far: (v4: "10.96.0.10", v6: "fd96::10"), near: (v4: "10.96.0.20", v6: "fd96::20")
     )
 
-    private var services: String {
+    var services: String {
         [("far", Self.virtual.far), ("near", Self.virtual.near)].map { name, address in
             """
             ---

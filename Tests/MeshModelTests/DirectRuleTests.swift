@@ -68,6 +68,43 @@ struct DirectRuleTests {
             authorizationPolicies: policies)
     }
 
+    @Test("an open connection ends when it would be encrypted now, or is to pass a waypoint")
+    func goesOn() {
+        func verdict(_ mesh: MeshSnapshot, byService: Bool = false, port: UInt16 = 8080) -> Verdict {
+            let destination = mesh.workloads[1]
+            return mesh.authorizeOpen(
+                AuthorizationRequest(
+                    destination: destination, address: SocketAddress(ip: destination.addresses[0], port: port),
+                    sourceIP: ip("10.0.0.1"), identity: mesh.workloads[0].identity),
+                from: mesh.workloads[0], isByService: byService)
+        }
+        func bound(_ target: [String: String], _ service: [String: String] = [:], by waypoint: String? = nil)
+            -> MeshSnapshot
+        {
+            let own = waypoint.map { ["gateway.networking.k8s.io/gateway-name": $0] }
+            let source = workload("a/one", "10.0.0.1", labels: own ?? [:])
+            var asked = Service(
+                name: name("a/s"), addresses: [ip("10.96.0.1")], selector: ["app": "two"],
+                ports: [.init(port: 80, target: .number(8080))])
+            asked.labels = service
+            var destination = workload("a/two", "10.0.0.2")
+            destination.labels = target.merging(["app": "two"]) { first, _ in first }
+            return MeshSnapshot(workloads: [source, destination], services: [asked])
+        }
+        let waypoint = ["istio.io/use-waypoint": "g"]
+        let ended = Verdict.deny(.policyChanged, policy: nil)
+        for mode in [SameNodeMode.direct, .proxy] { #expect(verdict(mesh(mode: mode)).isAllowed) }
+        #expect(verdict(mesh(mode: .tunnel)) == ended)
+        #expect(verdict(mesh([allow([81])], mode: .tunnel)) == .deny(.policyNoAllow, policy: name("a/p")))
+        #expect(verdict(bound([:])).isAllowed && verdict(bound([:]), byService: true).isAllowed)
+        #expect(verdict(bound(waypoint)) == ended)
+        #expect(verdict(bound(waypoint, by: "g")).isAllowed, "the waypoint's own way")
+        #expect(verdict(bound(waypoint), byService: true).isAllowed, "services of the workload have their own binding")
+        #expect(verdict(bound([:], waypoint), byService: true) == ended)
+        #expect(verdict(bound([:], waypoint)).isAllowed, "the service was not asked for")
+        #expect(verdict(bound([:], waypoint), byService: true, port: 8081).isAllowed, "no endpoint of it")
+    }
+
     private func rule(_ mesh: MeshSnapshot) -> DirectRule? {
         mesh.directRule(from: mesh.workloads[0], to: mesh.workloads[1], node: "node-1")
     }

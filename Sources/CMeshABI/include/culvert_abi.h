@@ -160,6 +160,11 @@ enum culvert_rule_flags {
     CULVERT_RULE_ACCELERATED = 2, /* direct connections of this pair may bypass the TCP stack */
 };
 
+/* In `culvert_flow` beside those of the rule. */
+enum culvert_flow_flags {
+    CULVERT_FLOW_BY_SERVICE = 4, /* the application asked for a service, and the hook chose the endpoint */
+};
+
 /* Value of `rules`: the ports listed are decided the other way round than CULVERT_RULE_DIRECT says. */
 struct culvert_rule {
     __u32 generation;
@@ -240,7 +245,7 @@ struct culvert_flow {
     __u32 destination;
     __u32 generation; /* of the rule that allowed it, or of the one that last confirmed it */
     __u16 kind;       /* enum culvert_flow_kind */
-    __u16 flags;      /* enum culvert_rule_flags */
+    __u16 flags;      /* enum culvert_rule_flags, enum culvert_flow_flags */
 };
 
 /* Storage of a socket that the hooks decided about. Only ever appended to: it lives as long as the socket, also across

@@ -26,6 +26,8 @@ public struct DirectFlow: Hashable, Sendable {
     public let isConfirmed: Bool
     /// It may bypass TCP; whether it does is for the two ends to find out.
     public let isAccelerated: Bool
+    /// The application asked for a service's address.
+    public let isByService: Bool
     let sourceSlot: UInt32
     let destinationSlot: UInt32
 
@@ -35,6 +37,7 @@ public struct DirectFlow: Hashable, Sendable {
         startedAt = flow.started_ns
         isConfirmed = flow.generation == generation
         isAccelerated = flow.flags & UInt16(CULVERT_RULE_ACCELERATED.rawValue) != 0
+        isByService = flow.flags & UInt16(CULVERT_FLOW_BY_SERVICE.rawValue) != 0
         sourceSlot = flow.source
         destinationSlot = flow.destination
     }

@@ -101,6 +101,28 @@ extension MeshSnapshot {
             isAccelerated: acceleration(of: source) == .sockmap && acceleration(of: destination) == .sockmap)
     }
 
+    /// Whether an open connection between two workloads of a node, which goes in clear, may go on. Beside what policy
+    /// says, it may not once the mesh wants such connections encrypted, or a waypoint is bound that it would go around:
+    /// to the destination's own address or, where the application asked for a service, to one that has this endpoint.
+    public func authorizeOpen(_ request: AuthorizationRequest, from source: Workload, isByService: Bool) -> Verdict {
+        let verdict = authorize(request)
+        guard verdict.isAllowed, let position = index.workloadByName[request.destination.name] else { return verdict }
+        let waypoints =
+            isByService
+            ? servicesWithWaypoint(at: position, port: request.address.port) : [index.workloadWaypoint[position]]
+        let isBound = waypoints.contains { $0 != nil && $0 != source.waypointOf }
+        return settings.sameNode == .tunnel || isBound ? .deny(.policyChanged, policy: nil) : verdict
+    }
+
+    private func servicesWithWaypoint(at workload: Int, port: UInt16) -> [ObjectName?] {
+        services.indices.filter { service in
+            index.serviceWaypoint[service] != nil
+                && index.portEndpoints[service].contains { endpoints in
+                    endpoints.contains { $0.workload == workload && $0.port == port }
+                }
+        }.map { index.serviceWaypoint[$0] }
+    }
+
     /// What a workload asks for, or else the mesh for it.
     public func acceleration(of workload: Workload) -> AccelerationMode {
         workload.acceleration ?? settings.acceleration

@@ -43,8 +43,11 @@ final class OutboundConnection: ProxiedConnection {
     }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
-        guard let authorization else { return nil }
-        return snapshot.decideAgain(authorization)
+        guard let authorization,
+            case .deny(_, let policy) = snapshot.authorizeOpen(
+                authorization, from: source.workload, isByService: record.destinationService != nil)
+        else { return nil }
+        return (.policyChanged, policy)
     }
 }
 
