@@ -81,6 +81,11 @@ struct PodListeners {
 
     private func first(_ purpose: ListenerPurpose) -> Int32 { sockets[purpose]?.first?.first ?? -1 }
 
+    /// Closes what the cores from `index` on were to have.
+    func close(fromCore index: Int) {
+        for shares in sockets.values { for socket in shares[index...].joined() { Socket.close(socket) } }
+    }
+
     /// Closes what no core has taken over.
     func close() {
         for socket in sockets.values.joined().joined() { Socket.close(socket) }

@@ -37,7 +37,7 @@ struct WorkloadStarter: Sendable {
         }
         // Only when every core accepts may connections be steered to them.
         add(ready)
-        await accept(ready, listeners)
+        try await accept(ready, listeners)
         do {
             try attach(ready, capture, listeners)
         } catch {
@@ -56,7 +56,7 @@ struct WorkloadStarter: Sendable {
             listeners.close()
             throw error
         }
-        await accept(ready, listeners)
+        try await accept(ready, listeners)
     }
 
     private func attach(_ ready: Ready, _ capture: NodeCapture, _ listeners: PodListeners) throws {
@@ -72,23 +72,21 @@ struct WorkloadStarter: Sendable {
         plane.post { $0.add(ready.workload, namespace: ready.namespace, tls: ready.context) }
     }
 
-    /// Has every core accept on its listeners; returns when all do.
-    private func accept(_ ready: Ready, _ listeners: PodListeners) async {
+    /// Has every core accept on its listeners; returns when all do. Where one cannot, none does: the kernel spreads
+    /// connections over all that listen, and some would wait for ever.
+    private func accept(_ ready: Ready, _ listeners: PodListeners) async throws {
         let name = ready.workload.name
         for index in 0..<plane.coreCount {
-            let sockets = listeners.ofCore(index)
-            plane.post(to: index) { [logger] hub in
-                guard let local = hub.workloads[name] else {
-                    return sockets.forEach { Socket.close($0.socket) }
-                }
-                do {
-                    for (purpose, socket) in sockets { try hub.listen(on: socket, as: purpose, for: local) }
-                } catch {
-                    logger.error("listeners of \(name) on core \(index): \(error)")
-                }
+            do {
+                try await plane.listen(on: listeners.ofCore(index), for: name, core: index)
+            } catch {
+                listeners.close(fromCore: index + 1)
+                plane.post { $0.remove(name) }
+                // The next attempt needs the ports.
+                _ = await plane.openConnections()
+                throw NodeError("core \(index) cannot accept on its listeners: \(error)")
             }
         }
-        _ = await plane.openConnections()
     }
 
     /// What an operator keeps out of the mesh is said aloud: nobody should learn it from a packet trace.

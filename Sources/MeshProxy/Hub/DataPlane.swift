@@ -1,4 +1,4 @@
-internal import MeshModel
+public import MeshModel
 public import MeshRuntime
 
 /// The cores of a daemon, seen from the control thread: work is posted to each core and answers are awaited.
@@ -44,6 +44,18 @@ public final class DataPlane: Sendable {
                 })
         }
         return answers
+    }
+
+    /// Has core `index` accept on these listeners for a workload that it knows, on all of them or on none. Whatever comes
+    /// of it, the descriptors are the core's from here on.
+    public func listen(
+        on listeners: [(purpose: ListenerPurpose, socket: Int32)], for name: ObjectName, core index: Int
+    ) async throws(SystemError) {
+        let member = members[index]
+        let result: Result<Void, SystemError> = await withCheckedContinuation { continuation in
+            member.handle.post { _ in continuation.resume(returning: member.hub.hub.listen(on: listeners, for: name)) }
+        }
+        try result.get()
     }
 
     /// Stops the threads. Nothing may be posted afterwards.

@@ -103,6 +103,29 @@ open class ProxyCore {
         }
     }
 
+    /// All of them or none; those that are not taken are closed.
+    func listen(
+        on listeners: [(purpose: ListenerPurpose, socket: Int32)], for name: ObjectName
+    ) -> Result<Void, SystemError> {
+        var left = listeners[...]
+        // Removed again meanwhile: there is nothing to accept for.
+        guard let local = workloads[name] else {
+            for (_, socket) in left { Socket.close(socket) }
+            return .success(())
+        }
+        let known = local.acceptors.count
+        do throws(SystemError) {
+            // One that fails is closed by who took it.
+            while let (purpose, socket) = left.popFirst() { try listen(on: socket, as: purpose, for: local) }
+            return .success(())
+        } catch {
+            for (_, socket) in left { Socket.close(socket) }
+            for (_, acceptor) in local.acceptors[known...] { acceptor.close() }
+            local.acceptors.removeSubrange(known...)
+            return .failure(error)
+        }
+    }
+
     private func accept(
         _ listener: Int32, _ purpose: ListenerPurpose, _ local: LocalWorkload,
         body: @escaping (ProxyCore, SocketStream) -> Void
