@@ -120,13 +120,37 @@ struct RedirectTests {
         }
     }
 
+    @Test func anNftThatHangsIsKilledWithWhatItStarted() throws {
+        let folder = "/tmp/culvert-nft-\(getpid())"
+        let text = "#!/bin/sh\nflock -F \(folder)/held sleep 1000 &\nwait\n"
+        try withProgram(text, in: folder) {
+            #expect {
+                _ = try NftProgram.run(
+                    ["list", "tables", "inet"], input: "", place: "somewhere", limit: .milliseconds(300))
+            } throws: { error in
+                let error = error as? KernelError
+                return error?.place == "somewhere" && error?.cause.contains("did not end within 0.3 seconds") == true
+                    && error?.what.contains("\(folder)/nft list tables inet") == true
+            }
+            // Free at once, or when the one that holds it ends; never while it lives.
+            let held = open("\(folder)/held", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+            defer { close(held) }
+            #expect(flock(held, LOCK_EX) == 0)
+        }
+        #expect(try !NftProgram.tableExists(place: "here"), "the real one is used again")
+    }
+
     /// The `nft` that is found meanwhile lists but changes nothing.
     private func withoutChanges(in folder: String, _ body: () throws -> Void) throws {
         let real = try NftProgram.path()
+        try withProgram("#!/bin/sh\n[ \"$1\" = list ] || exit 1\nexec \(real) \"$@\"\n", in: folder, body)
+    }
+
+    /// Another `nft` is found meanwhile.
+    private func withProgram(_ text: String, in folder: String, _ body: () throws -> Void) throws {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        try "#!/bin/sh\n[ \"$1\" = list ] || exit 1\nexec \(real) \"$@\"\n".write(
-            toFile: "\(folder)/nft", atomically: false, encoding: .utf8)
+        try text.write(toFile: "\(folder)/nft", atomically: false, encoding: .utf8)
         chmod("\(folder)/nft", 0o755)
         let path = String(cString: getenv("PATH"))
         setenv("PATH", "\(folder):\(path)", 1)

@@ -1,9 +1,17 @@
 internal import CMeshSystem
 internal import Glibc
+internal import Synchronization
 
 /// The `nft` program (nftables), run in the calling thread's network namespace: a child is born into the namespace of
 /// the thread that starts it.
 enum NftProgram {
+    /// How long a call may take: many times what thousands of rules need. Capture stands still meanwhile.
+    static let limit = Duration.seconds(10)
+    /// How long a killed one may take to end.
+    private static let killLimit = Duration.seconds(1)
+    /// Killed, and held in the kernel all the same.
+    private static let stuck = Mutex<[pid_t]>([])
+
     /// Looked for in PATH and where Debian, Fedora and Alpine put it: a daemon's PATH may have no sbin.
     static func path() throws(KernelError) -> String {
         let search = getenv("PATH").map { value in String(cString: value) } ?? ""
@@ -48,8 +56,11 @@ enum NftProgram {
     }
 
     /// Files in memory stand in for pipes: however much is said, neither side waits for the other.
-    static func run(_ arguments: [String], input: String, place: String) throws(KernelError) -> Outcome {
+    static func run(
+        _ arguments: [String], input: String, place: String, limit: Duration = limit
+    ) throws(KernelError) -> Outcome {
         let program = try path()
+        try refuseIfStuck(place)
         let files = (try memoryFile(place), try memoryFile(place), try memoryFile(place))
         let bytes = Array(input.utf8)
         guard pwrite(files.0.raw, bytes, bytes.count, 0) == bytes.count else {
@@ -58,6 +69,11 @@ enum NftProgram {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
+        // A group of its own, so that what it may have started can be killed with it.
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
         for (target, file) in [files.0, files.1, files.2].enumerated() {
             posix_spawn_file_actions_adddup2(&actions, file.raw, Int32(target))
         }
@@ -65,20 +81,56 @@ enum NftProgram {
         var environment: [UnsafeMutablePointer<CChar>?] = [strdup("LC_ALL=C"), nil]
         defer { for word in words + environment { free(word) } }
         var child: pid_t = 0
-        let code = posix_spawn(&child, program, &actions, nil, &words, &environment)
+        let code = posix_spawn(&child, program, &actions, &attributes, &words, &environment)
         guard code == 0 else {
             throw KernelError(
                 .nftUnavailable, "starting nft", at: program, code: code, remedy: "check that it is a program")
         }
-        var status: Int32 = 0
-        while waitpid(child, &status, 0) < 0 {
-            guard errno == EINTR else {
-                throw KernelError(.system, "waiting for nft", at: program, code: errno, remedy: "try again")
-            }
+        guard let status = try end(of: child, within: limit) else {
+            kill(-child, SIGKILL)
+            if try end(of: child, within: killLimit) == nil { stuck.withLock { $0.append(child) } }
+            throw KernelError(
+                .system, "running \(program) \(arguments.joined(separator: " "))", at: place,
+                cause: "it did not end within \(limit) and was killed",
+                remedy: "run 'nft list ruleset' in that namespace to see whether it hangs there, and why")
         }
         return Outcome(
             status: status & 0x7f == 0 ? status >> 8 & 0xff : -(status & 0x7f), output: text(files.1),
             errors: text(files.2))
+    }
+
+    /// The status of a child that has ended; nil when it has not within `limit`. By looking again and again: a process
+    /// descriptor needs Linux 5.3, later than these levels, and what a signal would say belongs to the whole daemon.
+    private static func end(of child: pid_t, within limit: Duration) throws(KernelError) -> Int32? {
+        let deadline = ContinuousClock.now.advanced(by: limit)
+        var pause: UInt32 = 200
+        while true {
+            var status: Int32 = 0
+            switch waitpid(child, &status, WNOHANG) {
+            case child: return status
+            case 0:
+                guard ContinuousClock.now < deadline else { return nil }
+                usleep(pause)
+                pause = min(pause * 2, 20_000)
+            default:
+                guard errno == EINTR else {
+                    throw KernelError(
+                        .system, "waiting for nft", at: "process \(child)", code: errno, remedy: "try again")
+                }
+            }
+        }
+    }
+
+    /// One that cannot even be killed is enough: every further one would join it.
+    private static func refuseIfStuck(_ place: String) throws(KernelError) {
+        let held = stuck.withLock { stuck in
+            stuck.removeAll { waitpid($0, nil, WNOHANG) != 0 }
+            return stuck.first
+        }
+        guard let held else { return }
+        throw KernelError(
+            .system, "running nft", at: place, cause: "process \(held), an nft that was killed, is held in the kernel",
+            remedy: "see /proc/\(held)/stack; if it does not end, restart the machine")
     }
 
     private static func memoryFile(_ place: String) throws(KernelError) -> Descriptor {
