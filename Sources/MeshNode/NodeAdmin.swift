@@ -16,6 +16,8 @@ struct NodeAdmin {
     let svids: SVIDStore
     /// Another one after a hand-over that failed.
     let kernel: @Sendable () -> NodeKernel
+    /// Why the node is another daemon's, when it should not be.
+    let placeObstacle: @Sendable () -> String?
     let registry: MetricsRegistry
     let log: AccessLogWriter
     let levels: LogLevels
@@ -23,7 +25,7 @@ struct NodeAdmin {
 
     var sources: AdminSources {
         let (source, plane, workloads, svids, levels) = (source, plane, workloads, svids, levels)
-        let (kernel, registry, log, explain) = (kernel, registry, log, explain)
+        let (kernel, placeObstacle, registry, log, explain) = (kernel, placeObstacle, registry, log, explain)
         let capture = kernel().capture
         let obstacle = capture.programs.map(\.acceleration.obstacle) ?? "capture level \(capture.level.rawValue)"
         let acceleration = obstacle.map { "unavailable: \($0)" } ?? "available"
@@ -74,7 +76,7 @@ struct NodeAdmin {
                     help: "Bytes of closed same-node connections that bypassed TCP")
                 return registry.render(mesh: source.state.snapshot)
             },
-            notReady: { workloads.notReady },
+            notReady: { (placeObstacle().map { [$0] } ?? []) + workloads.notReady },
             logLevel: { levels.description },
             setLogLevel: { levels.set($0) }, capture: { explain.answer($0, to: $1) })
     }

@@ -72,10 +72,10 @@ public struct NodeDaemon: Sendable {
         let place = try attempt {
             try FileManager.default.createDirectory(
                 atPath: "\(options.runDirectory)/\(nodeName)", withIntermediateDirectories: true,
-                attributes: [.posixPermissions: 0o755])
+                attributes: [.posixPermissions: 0o711])
             return try NodePlace(
-                captureOptions, kernel: kernel, workloads: workloads, plane: plane, logger: logger,
-                makeKernel: makeKernel
+                captureOptions, isTakingOver: inheritance != nil, takeoverLimit: options.takeoverLimit, kernel: kernel,
+                workloads: workloads, plane: plane, logger: logger, makeKernel: makeKernel
             ) { [options] in
                 try IdentityServer(path: options.identitySocket, signer: signer) { inode in
                     source.state.snapshot.identityOfWaypoint(inNamespace: inode, node: nodeName)
@@ -88,7 +88,8 @@ public struct NodeDaemon: Sendable {
             ports: .init(admin: options.adminPort, metrics: options.metricsPort, readiness: options.readinessPort),
             sources: NodeAdmin(
                 nodeName: nodeName, source: source, plane: plane, workloads: workloads, svids: svids,
-                kernel: { place.kernel }, registry: registry, log: log, levels: levels,
+                kernel: { place.kernel }, placeObstacle: { place.obstacle }, registry: registry, log: log,
+                levels: levels,
                 explain: NodeExplain(
                     nodeName: nodeName, source: source, workloads: workloads, capture: { place.kernel.capture },
                     directObstacle: obstacle)
@@ -97,9 +98,10 @@ public struct NodeDaemon: Sendable {
         place.own(endpoints)
         let shutdown = AsyncStream.makeStream(of: Void.self)
         let handover = HandoverServer(
-            path: options.handoverSocket, level: capture.level,
+            path: options.handoverSocket, level: capture.level, limit: options.takeoverLimit * 2,
             owner: .init(
-                release: place.release, takeBack: place.takeBack, isAlone: place.isAlone,
+                release: place.release, reportSilence: place.reportSilence, takeBack: place.takeBack,
+                isAlone: place.isAlone,
                 leave: {
                     await place.leave()
                     shutdown.continuation.yield()

@@ -26,6 +26,8 @@ public struct NodeOptions: Sendable {
     public var captureLevel: CaptureLevel?
     /// Takes over from a running node proxy of the same name, without a refused connection.
     public var takesOver: Bool
+    /// How long it may take to serve then what the running one serves; what that one waits is twice as long as its own.
+    public var takeoverLimit = Duration.seconds(30)
 
     public init(
         nodeName: String, configuration: String, cores: Int, cgroup: String? = nil, bpffs: String = "/sys/fs/bpf",

@@ -16,7 +16,7 @@ struct CulvertNode: AsyncParsableCommand {
 
             Every flag has an environment twin: --node-name is CULVERT_NODE_NAME. SIGTERM drains; SIGHUP is not needed.
             Upgrade without a refused connection: start the new version with --takeover while the old one runs; the old
-            one finishes what it has and ends by itself.
+            one finishes what it has and ends by itself. (At capture level L2 stop it first.)
             Needs root, cgroup2 and bpffs: 'culvert preflight' says whether this machine has them.
             """)
 
@@ -67,8 +67,14 @@ struct CulvertNode: AsyncParsableCommand {
             valueName: "level"))
     var captureLevel: String?
 
-    @Flag(help: "Take over from a running node proxy of this name; no connection is refused meanwhile.")
+    @Flag(help: "Take over from a running node proxy of this name; no connection is refused meanwhile. Not at L2.")
     var takeover = false
+
+    @Option(
+        help: ArgumentHelp(
+            "How long a hand-over may take: the newer proxy gives up after it, the older says so after twice as long. "
+                + "Default: 30.", valueName: "seconds"))
+    var takeoverLimit: Int?
 
     static func main() async {
         do {
@@ -124,6 +130,9 @@ struct CulvertNode: AsyncParsableCommand {
         options.logFormat = try settings.choice(logFormat, "log-format", LogFormat.self) ?? options.logFormat
         options.captureLevel = try settings.choice(captureLevel, "capture-level", CaptureLevel.self)
         options.takesOver = try settings.flag(takeover, "takeover")
+        if let limit = try settings.number(takeoverLimit, "takeover-limit", in: 1...3600) {
+            options.takeoverLimit = .seconds(limit)
+        }
         return options
     }
 }

@@ -15,6 +15,8 @@ final class HandoverServer: Sendable {
     struct Owner: Sendable {
         /// Stops writing kernel state, gives up ports and lock, and names what is accepted on.
         let release: @Sendable () async throws -> [(HandoverMessage, [Int32])]
+        /// The other process has all of it and says nothing any more: what is the matter, in words.
+        let reportSilence: @Sendable (String) -> Void
         /// Has all of it again.
         let takeBack: @Sendable () async -> Void
         /// The other process is gone after `takeBack`.
@@ -27,6 +29,8 @@ final class HandoverServer: Sendable {
     private let listener = Mutex<PacketSocket?>(nil)
     private let path: String
     private static let patience: UInt32 = 5000
+    /// How long the newer one may take from the question on until it serves.
+    private let limit: Duration
 
     private let level: CaptureLevel
     private let owner: Owner
@@ -34,10 +38,13 @@ final class HandoverServer: Sendable {
     /// Kept to the end of the process: its end is what the other daemon waits for.
     private let heir = Mutex<(conversation: PacketSocket, process: Int32)?>(nil)
 
-    /// - Parameter level: what capture works at; the two daemons must know each other's sockets the same way.
-    init(path: String, level: CaptureLevel, owner: Owner, logger: Logger) {
+    /// - Parameters:
+    ///   - level: what capture works at; the two daemons must know each other's sockets the same way.
+    ///   - limit: how long a newer one may say nothing before that is reported: more than it gives itself.
+    init(path: String, level: CaptureLevel, limit: Duration, owner: Owner, logger: Logger) {
         self.path = path
         self.level = level
+        self.limit = limit
         self.owner = owner
         self.logger = logger
     }
@@ -114,7 +121,7 @@ final class HandoverServer: Sendable {
                             + "uninstall and start anew"
                     ).text)
             }
-            try conversation.setPatience(milliseconds: nil)
+            try conversation.setPatience(milliseconds: UInt32(clamping: limit.components.seconds * 1000))
             logger.info("process \(peer.process), version \(version), takes over")
             await handOver(to: conversation, process: peer.process)
         } catch {
@@ -130,7 +137,7 @@ final class HandoverServer: Sendable {
             removeSocket()
             for (message, descriptors) in parts { try conversation.send(message.text, descriptors: descriptors) }
             try conversation.send(HandoverMessage.released(level: level.rawValue).text)
-            let word = try await receive(conversation)
+            let word = try await lastWord(of: process, conversation)
             if word == .abandoned { why = "process \(process) gave up" }
             if word == .serving {
                 // Before anything else: from here on there is no way back.
@@ -141,8 +148,7 @@ final class HandoverServer: Sendable {
             }
         } catch {
             why = "\(error)"
-            // Where it waits for the listeners.
-            try? conversation.send(HandoverMessage.refused(why).text)
+            refuse(conversation, why)
         }
         // A daemon that is stopped meanwhile leaves; what it gave up stays with whoever has it.
         guard !Task.isCancelled else { return }
@@ -151,8 +157,34 @@ final class HandoverServer: Sendable {
         guard !Task.isCancelled else { return }
         listen()
         // It may finish what it has accepted, and needs its exemption from capture for that.
+        try? conversation.setPatience(milliseconds: nil)
         while (try? await receive(conversation)) != nil {}
         owner.isAlone()
+    }
+
+    /// What a newer daemon that has the node says in the end; nil when it ends without a word. One that hangs is waited
+    /// for all the same, since lock and kernel state are its own, but not in silence.
+    private func lastWord(of process: Int32, _ conversation: PacketSocket) async throws -> HandoverMessage? {
+        do {
+            return try await receive(conversation)
+        } catch let error as SystemError where error.code == EAGAIN {
+            owner.reportSilence(
+                "process \(process), which was to take over, has said nothing for \(limit); it holds the node's lock, and "
+                    + "what policy takes back is not enforced on direct connections until it serves or ends: "
+                    + "kill -KILL \(process), and this process takes the node back")
+            try conversation.setPatience(milliseconds: nil)
+            return try await receive(conversation)
+        }
+    }
+
+    /// Tells one that waits for the listeners that it gets none. One that does not even read finds the conversation ended.
+    private func refuse(_ conversation: PacketSocket, _ why: String) {
+        do {
+            try conversation.setPatience(milliseconds: 1)
+            try conversation.send(HandoverMessage.refused(why).text)
+        } catch {
+            conversation.shut()
+        }
     }
 
     private func receive(_ conversation: PacketSocket) async throws -> HandoverMessage? {

@@ -1,3 +1,4 @@
+internal import Glibc
 internal import MeshKernel
 internal import MeshModel
 internal import MeshProxy
@@ -32,7 +33,12 @@ final class Inheritance: Sendable {
         try await onThread {
             guard let conversation = try PacketSocket.connect(path) else { return nil }
             try conversation.setPatience(milliseconds: patience)
-            let process = try conversation.peer.process
+            let (user, process) = try conversation.peer
+            guard user == 0 || user == geteuid() else {
+                throw NodeError(
+                    "process \(process) of user \(user) listens there, which is no node proxy: find out what it is, end "
+                        + "it, and remove the socket")
+            }
             try conversation.send(
                 HandoverMessage.takeover(version: NodeOptions.version, level: wanted?.rawValue).text)
             var listeners: [UInt64: InheritedListeners] = [:]

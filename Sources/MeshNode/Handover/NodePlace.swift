@@ -1,3 +1,4 @@
+internal import Glibc
 internal import Logging
 internal import MeshAdmin
 internal import MeshIdentity
@@ -17,11 +18,14 @@ final class NodePlace: Sendable {
         var isReading = true
         var identity: IdentityServer?
         var endpoints: Pausable?
-        /// Its ports may still be held by a daemon that is ending.
-        var isTakenBack = false
+        /// Its ports may be held by another daemon that is ending, or is to end.
+        var waitsForPorts: Bool
+        /// Why this process has the node only in part; nil: it does not, or was never without it.
+        var obstacle: String?
     }
 
     private let options: CaptureOptions
+    private let takeoverLimit: Duration
     private let workloads: WorkloadManager
     private let plane: DataPlane
     private let logger: Logger
@@ -29,38 +33,48 @@ final class NodePlace: Sendable {
     private let makeIdentity: @Sendable () throws -> IdentityServer
     private let state: Mutex<State>
 
-    /// How long a newer daemon may take until it serves all that the running one served.
-    private static let takeoverLimit = Duration.seconds(30)
+    /// How long it may take to give the place back. What has not ended by then hangs.
+    private static let giveBackLimit = Duration.seconds(5)
+    /// How often something that goes on is said again.
+    private static let reminderPause = Duration.seconds(60)
     /// How long questions that were taken may wait for their answers: more than one may at all (`Limits`).
     private static let questionLimit = Duration.seconds(5)
     /// What a daemon that ends right now still holds is free a moment later.
     private static let retryPause = Duration.milliseconds(100)
 
+    /// - Parameters:
+    ///   - isTakingOver: a running daemon of the node hands over.
+    ///   - takeoverLimit: how long this one may take then until it serves all that the running one served.
     init(
-        _ options: CaptureOptions, kernel: NodeKernel, workloads: WorkloadManager, plane: DataPlane, logger: Logger,
+        _ options: CaptureOptions, isTakingOver: Bool, takeoverLimit: Duration, kernel: NodeKernel,
+        workloads: WorkloadManager, plane: DataPlane, logger: Logger,
         makeKernel: @escaping @Sendable (NodeCapture) throws -> NodeKernel,
         makeIdentity: @escaping @Sendable () throws -> IdentityServer
     ) throws {
         self.options = options
+        self.takeoverLimit = takeoverLimit
         self.workloads = workloads
         self.plane = plane
         self.logger = logger
         self.makeKernel = makeKernel
         self.makeIdentity = makeIdentity
-        state = Mutex(State(kernel: kernel, identity: try makeIdentity()))
+        state = Mutex(State(kernel: kernel, identity: try makeIdentity(), waitsForPorts: isTakingOver))
     }
+
+    /// For readiness: why this process has the node only in part.
+    var obstacle: String? { state.withLock { $0.obstacle } }
 
     var kernel: NodeKernel { state.withLock { $0.kernel } }
 
     func own(_ endpoints: Pausable) { state.withLock { $0.endpoints = endpoints } }
 
-    /// Serves the endpoints. After a hand-over that failed, ports that are not free yet are waited for.
+    /// Serves the endpoints. Where another daemon has or had the node, ports that are not free yet are waited for.
     func serve(_ admin: AdminServer) async throws {
         var isTold = false
         while true {
             do {
                 return try await admin.run()
-            } catch let error as AdminError where state.withLock({ $0.isTakenBack }) {
+            } catch let error as AdminError where state.withLock({ $0.waitsForPorts }) {
                 if !isTold { logger.warning("\(error); trying again") }
                 isTold = true
                 try await Task.sleep(for: Self.retryPause)
@@ -123,11 +137,30 @@ final class NodePlace: Sendable {
     }
 
     /// The other daemon serves everything. What this one has begun it finishes.
-    func leave() async { await plane.leaveDNS(within: Self.questionLimit) }
+    func leave() async {
+        // They may serve again, to say that it was late.
+        await state.withLock { $0.endpoints }?.pause()
+        await plane.leaveDNS(within: Self.questionLimit)
+    }
+
+    /// The other daemon has the place and hangs. The endpoints serve again, as far as it leaves their ports free, so that
+    /// it can be seen.
+    func reportSilence(_ text: String) {
+        logger.error("\(text)")
+        showObstacle(text)
+    }
+
+    private func showObstacle(_ text: String) {
+        state.withLock { state in
+            state.obstacle = text
+            state.waitsForPorts = true
+        }
+        state.withLock { $0.endpoints }?.resume()
+    }
 
     /// Has the place again after the other daemon gave up. It may take a moment until that one is wholly gone.
     func takeBack() async {
-        state.withLock { $0.isTakenBack = true }
+        showObstacle("the node is taken back after a hand-over that failed")
         kernel.capture.release()
         guard let kernel = await retried({ [self] in try await capture() }), let identity = await retried(makeIdentity)
         else { return }
@@ -137,7 +170,7 @@ final class NodePlace: Sendable {
             state.identity = identity
         }
         await workloads.takeBack(kernel)
-        state.withLock { $0.endpoints }?.resume()
+        state.withLock { $0.obstacle = nil }
         logger.info("this process has the node again")
     }
 
@@ -156,13 +189,18 @@ final class NodePlace: Sendable {
     /// No other daemon of the node lives.
     func isAlone() { kernel.capture.forgetOtherProxies() }
 
-    /// Tries until it succeeds; nil when the daemon is stopped meanwhile.
+    /// Tries until it succeeds; nil when the daemon is stopped meanwhile. Until then readiness says what is in the way,
+    /// and so does the log, at first and now and then.
     private func retried<Value: Sendable>(_ body: () async throws -> Value) async -> Value? {
-        var last = ""
+        var said = (text: "", at: ContinuousClock.now)
         while !Task.isCancelled {
             do { return try await body() } catch {
-                if "\(error)" != last { logger.error("taking the node back: \(error)") }
-                last = "\(error)"
+                let text = "taking the node back: \(error)"
+                if text != said.text || said.at.duration(to: .now) >= Self.reminderPause {
+                    logger.error("\(text)")
+                    said = (text, .now)
+                }
+                state.withLock { $0.obstacle = text }
                 try? await Task.sleep(for: Self.retryPause)
             }
         }
@@ -174,12 +212,16 @@ final class NodePlace: Sendable {
     /// Waits until everything that the daemon before served is served here, and tells it so. Throws when that takes too
     /// long: the daemon before has the node again then, and goes on.
     func settle(_ inheritance: Inheritance) async throws {
-        let deadline = ContinuousClock.now.advanced(by: Self.takeoverLimit)
-        for await missing in workloads.inherited {
-            if missing.isEmpty { break }
-            guard ContinuousClock.now < deadline else { return try await giveBack(inheritance, missing) }
+        let missing = Mutex<[ObjectName: String]?>(nil)
+        // A clock of its own: where an attempt to start a workload hangs, there is no news either.
+        let isWhole = await finished(within: takeoverLimit) { [workloads] in
+            for await news in workloads.inherited {
+                missing.withLock { $0 = news }
+                if news.isEmpty { break }
+            }
         }
         try Task.checkCancellation()
+        guard isWhole else { return try await giveBack(inheritance, missing.withLock { $0 }) }
         try await inheritance.settle()
     }
 
@@ -190,14 +232,45 @@ final class NodePlace: Sendable {
         logger.info("process \(inheritance.process) has ended; this process has the node for itself")
     }
 
-    private func giveBack(_ inheritance: Inheritance, _ missing: [ObjectName: String]) async throws {
-        await workloads.release()
-        try await giveUpPlace()
-        kernel.capture.release()
-        inheritance.abandon()
-        let list = missing.sorted { $0.key < $1.key }.map { "workload \($0.key): \($0.value)" }
-        throw NodeError(
+    /// - Parameter missing: what is not served, with the reasons; nil: not even one attempt has ended.
+    private func giveBack(_ inheritance: Inheritance, _ missing: [ObjectName: String]?) async throws {
+        let list = missing?.sorted { $0.key < $1.key }.map { "workload \($0.key): \($0.value)" }
+        let failure = NodeError(
             "not everything that process \(inheritance.process) serves could be taken over within "
-                + "\(Self.takeoverLimit); it goes on serving. \(list.joined(separator: "; "))")
+                + "\(takeoverLimit); it goes on serving. \(list?.joined(separator: "; ") ?? "Starting its workloads hangs")"
+        )
+        let isDone = await finished(within: Self.giveBackLimit) { [self] in
+            await workloads.release()
+            try? await giveUpPlace()
+            kernel.capture.release()
+            inheritance.abandon()
+        }
+        guard !isDone else { throw failure }
+        // Stopped meanwhile: it ends anyway.
+        try Task.checkCancellation()
+        // What hangs cannot be waited for, and could write kernel state later. The end of this process gives everything
+        // back; it costs what was accepted for workloads that did start.
+        logger.critical("\(failure); this process cannot give the node back in order and ends at once")
+        _exit(1)
+    }
+
+    /// Whether `body` ended within the limit. One that does not is left to itself.
+    private func finished(
+        within limit: Duration, _ body: @escaping @Sendable () async -> Void
+    ) async -> Bool {
+        let (ends, end) = AsyncStream.makeStream(of: Bool.self)
+        let work = Task {
+            await body()
+            end.yield(true)
+        }
+        let clock = Task {
+            try await Task.sleep(for: limit)
+            end.yield(false)
+        }
+        defer {
+            work.cancel()
+            clock.cancel()
+        }
+        return await ends.first { _ in true } ?? false
     }
 }
