@@ -85,7 +85,7 @@ class Lab:
         self.bpffs = f"{self.folder}/bpf"
         os.makedirs(self.bpffs)
         os.makedirs(f"{self.folder}/config")
-        run("mount", "-t", "bpf", "bpf", self.bpffs)
+        run("mount", "-t", "bpf", "-o", "mode=0700", "bpf", self.bpffs)
         for name in ["node", *PODS]:
             run("ip", "netns", "add", self.namespace(name))
             run("ip", "-n", self.namespace(name), "link", "set", "lo", "up")

@@ -45,6 +45,14 @@ import Testing
         #expect(serials.count == 1)
     }
 
+    @Test func whoHoldsTheFoldersLockKeepsNobodyFromReadingAPair() throws {
+        let made = try load()
+        let holder = open(folder.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        defer { close(holder) }
+        #expect(flock(holder, LOCK_EX | LOCK_NB) == 0)
+        #expect(try load().certificate.serial == made.certificate.serial)
+    }
+
     @Test func aDraftOfADaemonThatDiedIsNoObstacle() throws {
         try folder.write("ca.key.new", "half a k")
         _ = try load()

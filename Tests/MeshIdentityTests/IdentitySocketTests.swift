@@ -95,7 +95,7 @@ import Testing
     @Test func anyoneMayConnectAndNobodyMayReplace() throws {
         let server = try server()
         #expect(try folder.mode("run/identity.sock") == 0o666)
-        #expect(try folder.mode("run") == 0o755)
+        #expect(try folder.mode("run") == 0o711)
         let error = #expect(throws: IdentityError.self) { try self.server() }
         #expect(error?.reason == .inUse)
         server.stop()

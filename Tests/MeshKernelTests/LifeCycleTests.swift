@@ -158,7 +158,7 @@ final class LifeCycleTests {
         options.nodeName = "\(lab.id)-b"
         options.bpffsPath = "/tmp"
         #expect { _ = try KernelCapture(options: options) } throws: {
-            ($0 as? KernelError)?.kind == .bpffsUnavailable && "\($0)".contains("mount -t bpf bpf /tmp")
+            ($0 as? KernelError)?.kind == .bpffsUnavailable && "\($0)".contains("mount -t bpf -o mode=0700 bpf /tmp")
         }
         options = lab.options
         options.nodeName = "\(lab.id)-b"

@@ -285,7 +285,7 @@ struct PreflightCommandTests {
         defer { lab.tearDown() }
         let ran = try preflight(after: "mount -t tmpfs none \(lab.bpffs)")
         let check = try ran.check("bpffs")
-        #expect(check.status == .fail && check.remedy == "mount -t bpf bpf \(lab.bpffs)")
+        #expect(check.status == .fail && check.remedy == "mount -t bpf -o mode=0700 bpf \(lab.bpffs)")
         #expect(ran.verdicts(.l0, .l1, .l2, .l3) == [.unusable, .unusable, .unusable, .usable])
         #expect(ran.report.fitness(.l0).reasons == ["bpffs"])
     }

@@ -20,7 +20,7 @@ struct PreflightTests {
         let report = Preflight.run(CaptureOptions(nodeName: "x", cgroupPath: "/nowhere", bpffsPath: "/tmp"))
         #expect(report.fitness(.l0).verdict == .unusable && report.level != .l0)
         let bpffs = try #require(report.checks.first { $0.id == "bpffs" })
-        #expect(bpffs.status == .fail && bpffs.remedy == "mount -t bpf bpf /tmp")
+        #expect(bpffs.status == .fail && bpffs.remedy == "mount -t bpf -o mode=0700 bpf /tmp")
         #expect(report.checks.first { $0.id == "cgroup2" }?.status == .fail)
         #expect(throws: KernelError.self) {
             try Preflight.validate(CaptureOptions(nodeName: "x", cgroupPath: "/nowhere"))

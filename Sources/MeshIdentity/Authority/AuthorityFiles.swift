@@ -3,8 +3,8 @@ public import MeshTLS
 
 /// The embedded authority's two files. Both are made on the first start; afterwards both must be there.
 ///
-/// Two daemons that start at once agree on one pair: whoever makes the files holds a lock on the key's folder, and
-/// nothing is ever written over. A key that others could have read is refused, because nobody knows who did.
+/// Two daemons that start at once agree on one pair: whoever makes the files holds a lock on the key's folder, the
+/// key comes first, and nothing is ever written over. A key that others could have read is refused, because nobody knows who did.
 public struct AuthorityFiles: Hashable, Sendable {
     public let certificate: String
     public let key: String
@@ -17,7 +17,11 @@ public struct AuthorityFiles: Hashable, Sendable {
 
     /// Reads the pair, or makes it when neither file exists. `now` is unix seconds.
     public func loadOrCreate(trustDomain: String, now: Int64) throws(IdentityError) -> EmbeddedAuthority {
-        try FolderLock.locked(FolderLock.parent(of: key)) { () throws(IdentityError) in
+        // A pair that is there is whole, and needs no lock: others could hold it where they can read the folder.
+        if try PrivateFile.exists(certificate), try PrivateFile.exists(key) {
+            return try load(trustDomain: trustDomain, now: now)
+        }
+        return try FolderLock.locked(FolderLock.parent(of: key)) { () throws(IdentityError) in
             try loadOrCreateAlone(trustDomain: trustDomain, now: now)
         }
     }

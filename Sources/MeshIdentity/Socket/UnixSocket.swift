@@ -19,7 +19,8 @@ enum UnixSocket {
     static func listen(_ path: String) throws(IdentityError) -> Int32 {
         let folder = FolderLock.parent(of: path)
         // EEXIST is as good as made; anything else shows when the folder is opened.
-        mkdir(folder, 0o755)
+        // Not for others to open: they could hold the lock that is taken here.
+        mkdir(folder, 0o711)
         return try FolderLock.locked(folder) { () throws(IdentityError) in
             try checkFolder(folder)
             try removeStale(path)
@@ -46,7 +47,7 @@ enum UnixSocket {
             throw IdentityError(
                 .permissions,
                 "the folder \(folder) of the identity socket can be written by others, who could pose as the node: "
-                    + "chown it to the daemon's user and chmod 755")
+                    + "chown it to the daemon's user and chmod 711")
         }
     }
 

@@ -187,6 +187,7 @@ public final class KernelCapture: Sendable {
     public static func uninstall(options: CaptureOptions) throws(KernelError) {
         let pins = try Pins(options)
         guard Files.inode(pins.nodeDirectory) != nil else { return }
+        try pins.requireOwn()
         let lock = try NodeLock.take(options, pins: pins.nodeDirectory)
         defer { _ = lock }
         let versions = pins.versions.map { ($0, PinnedVersion($0)) }

@@ -9,6 +9,7 @@ extension NodeCapture {
     /// The level to capture at. A node never changes its level over captured workloads: in between they would be in
     /// clear text, or captured twice.
     static func choose(_ wanted: CaptureLevel?, _ options: CaptureOptions) throws(KernelError) -> Choice {
+        try NodeLock.requireOwnDirectories(options)
         let left = try leftLevel(options)
         if let wanted {
             if let left, left.family != wanted.family {
@@ -69,16 +70,21 @@ extension NodeCapture {
             return level
         }
         // A daemon that failed before its hooks were there captured nothing, whatever else it left.
-        let directory = try Pins(options).nodeDirectory
+        // Nor did what is not ours.
+        let pins = try Pins(options)
+        guard (try? pins.requireOwn()) != nil else { return nil }
+        let directory = pins.nodeDirectory
         return Files.names(in: directory).contains { Files.inode("\(directory)/\($0)/connect4") != nil } ? .l0 : nil
     }
 
-    /// A place that was named is a decision: its absence is an error, never a reason for a lesser level.
+    /// A place that was named is a decision: its absence is an error, never a reason for a lesser level. (And nothing
+    /// that others can do may be one.)
     private static func requirePaths(_ options: CaptureOptions) throws(KernelError) {
         if options.cgroupPath != nil { _ = try CgroupMount.attachPoint(options) }
         if options.bpffsPath != CaptureOptions(nodeName: options.nodeName).bpffsPath {
             try Pins.requireBPFFS(at: options.bpffsPath)
         }
+        try Pins.requireSafePlace(at: options.bpffsPath)
     }
 }
 

@@ -190,6 +190,7 @@ public final class NodeCapture: Sendable {
 
     /// `uninstall()` for a node whose daemon is gone, at whatever level it ran. Fails while the daemon runs.
     public static func uninstall(options: CaptureOptions) throws(KernelError) {
+        try NodeLock.requireOwnDirectories(options)
         try KernelCapture.uninstall(options: options)
         for level in [CaptureLevel.l2, .l3] where RedirectRecords(options, level: level).exist {
             try RedirectCapture(options: options, level: level, isRemoval: true).uninstall()

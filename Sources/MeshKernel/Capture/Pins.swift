@@ -8,6 +8,7 @@ struct Pins: Sendable {
     let directory: String
     /// Holds the directories of all nodes.
     private let base: String
+    private let bpffs: String
 
     private static let bpffsMagic: UInt64 = 0xcafe_4a11
 
@@ -31,22 +32,63 @@ struct Pins: Sendable {
         nodeDirectory = "\(options.bpffsPath)/culvert/\(safe)"
         directory = "\(nodeDirectory)/v\(CULVERT_ABI_VERSION)"
         base = "\(options.bpffsPath)/culvert"
+        bpffs = options.bpffsPath
     }
 
     static func requireBPFFS(at path: String) throws(KernelError) {
         if Files.fileSystemType(path) != bpffsMagic {
             throw KernelError(
                 .bpffsUnavailable, "looking for the bpf file system", at: path, cause: "no bpffs is mounted there",
-                remedy: "mount -t bpf bpf \(path)")
+                remedy: "mount -t bpf -o mode=0700 bpf \(path)")
         }
     }
 
-    func make() throws(KernelError) {
-        let code = Files.makeDirectories(directory, mode: 0o700)
-        if code < 0 {
+    /// Refuses a bpffs in which others than root and this user could take the place of our pins.
+    /// - Parameter owners: whose directory `culvert` may be.
+    static func requireSafePlace(at bpffs: String, owners: Set<uid_t> = [geteuid()]) throws(KernelError) {
+        // Where only the owner of a directory may rename it, as in a /tmp, a place that everybody may write is bad
+        // enough for a warning (`isWritableByAll`): once ours is there it cannot be taken.
+        if mode(of: bpffs).map({ $0 & 0o022 != 0 && $0 & S_ISVTX == 0 }) ?? false {
             throw KernelError(
-                .pinRefused, "making the pin directory", at: directory, code: code,
-                remedy: "run as root with a writable bpffs")
+                .pinRefused, "keeping pins", at: bpffs, cause: "others may rename and remove what is there",
+                remedy: "chmod 0700 \(bpffs)")
+        }
+        try requireOwn("\(bpffs)/culvert", owners)
+    }
+
+    /// Whether every user may make directories in the bpffs: the default of mount(8), not of systemd.
+    static func isWritableByAll(_ bpffs: String) -> Bool { mode(of: bpffs).map { $0 & 0o022 != 0 } ?? false }
+
+    private static func mode(of path: String) -> mode_t? {
+        var status = stat()
+        return stat(path, &status) == 0 ? status.st_mode : nil
+    }
+
+    private static func requireOwn(_ path: String, _ owners: Set<uid_t>) throws(KernelError) {
+        guard let complaint = OwnDirectory.complaint(about: path, owners: owners) else { return }
+        throw KernelError(
+            .pinRefused, "keeping pins", at: path, cause: "\(complaint): it was not made by a node proxy of this user",
+            remedy: "find out who made it, move it away, and chmod 0700 the bpffs")
+    }
+
+    /// What is there was made by a daemon of this user and nobody else could change it.
+    func requireOwn() throws(KernelError) {
+        for path in [base, nodeDirectory, directory] { try Self.requireOwn(path, [geteuid()]) }
+    }
+
+    /// The directories, for this user alone: whoever can open them could hold the node's lock.
+    func make() throws(KernelError) {
+        try Self.requireSafePlace(at: bpffs)
+        for path in [base, nodeDirectory, directory] {
+            let code = mkdir(path, 0o700) == 0 || errno == EEXIST ? 0 : -errno
+            if code < 0 {
+                throw KernelError(
+                    .pinRefused, "making the pin directory", at: path, code: code,
+                    remedy: "run as root with a writable bpffs")
+            }
+            try Self.requireOwn(path, [geteuid()])
+            // One that is there may be readable by others.
+            chmod(path, 0o700)
         }
     }
 

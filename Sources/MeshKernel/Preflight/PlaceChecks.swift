@@ -46,8 +46,14 @@ enum PlaceChecks {
     private static func bpffs(_ context: PreflightContext) -> PreflightReport.Check {
         let probe = Probe(.places, "bpffs", "bpf file system", hooks)
         do throws(KernelError) {
-            try Pins.requireBPFFS(at: context.options.bpffsPath)
-            return probe.ok(context.options.bpffsPath)
+            let path = context.options.bpffsPath
+            try Pins.requireBPFFS(at: path)
+            try Pins.requireSafePlace(at: path, owners: OwnDirectory.trusted)
+            guard Pins.isWritableByAll(path) else { return probe.ok(path) }
+            return probe.found(
+                .warn, "\(path) can be written by every user",
+                cost: "who makes \(path)/culvert before the node proxy does keeps it from starting",
+                remedy: "chmod 0700 \(path), and mount it with -o mode=0700 from now on")
         } catch {
             return probe.found(.fail, "\(error.place): \(error.cause)", remedy: error.remedy)
         }

@@ -81,7 +81,7 @@ struct RedirectRecords: Sendable {
     }
 
     func make() throws(KernelError) {
-        for (path, mode) in [(nodeDirectory, mode_t(0o755)), (directory, 0o700)] {
+        for (path, mode) in [(nodeDirectory, NodeLock.nodeDirectoryMode), (directory, 0o700)] {
             let code = Files.makeDirectories(path, mode: mode)
             if code < 0 { throw refusal("making the directory of records", path, code) }
         }
@@ -104,7 +104,7 @@ struct RedirectRecords: Sendable {
     func save(_ record: RedirectRecord) throws(KernelError) {
         let path = "\(directory)/\(record.inode)"
         let draft = "\(path).draft"
-        let raw = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        let raw = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard raw >= 0 else { throw refusal("writing a record", draft, -errno) }
         let file = Descriptor(adopting: raw)
         let bytes = Array(record.text.utf8)

@@ -34,7 +34,7 @@ extension Lab {
         }
         for node in nodes { try Cgroup(path: node.cgroup).create() }
         try Cgroup(path: wire.cgroup).create()
-        if mount("bpf", bpffs, "bpf", 0, nil) != 0 {
+        if mount("bpf", bpffs, "bpf", 0, "mode=0700") != 0 {
             throw LabError(.setUp, "cannot mount a bpffs at \(bpffs): \(String(cString: strerror(errno)))")
         }
     }

@@ -20,6 +20,6 @@ mount -t tmpfs tmpfs /sys/fs/cgroup
 mkdir /sys/fs/cgroup/memory /sys/fs/cgroup/unified
 mount -t cgroup -o memory memory /sys/fs/cgroup/memory
 part legacy-cgroups preflight --require L0
-mount -t bpf bpf /sys/fs/bpf
+mount -t bpf -o mode=0700 bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
 part hybrid-cgroups preflight --require L0

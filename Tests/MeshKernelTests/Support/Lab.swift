@@ -47,7 +47,7 @@ final class Lab {
     private func build() throws {
         try FileManager.default.createDirectory(atPath: "\(cgroup)/apps", withIntermediateDirectories: true)
         try FileManager.default.createDirectory(atPath: bpffs, withIntermediateDirectories: true)
-        try shell("mount -t bpf bpf \(bpffs)")
+        try shell("mount -t bpf -o mode=0700 bpf \(bpffs)")
         for namespace in [pod, out] {
             try shell("ip netns add \(namespace)")
             try shell("ip -n \(namespace) link set lo up")
