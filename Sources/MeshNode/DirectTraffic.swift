@@ -41,6 +41,7 @@ final class DirectTraffic: Sendable {
     private let state = Mutex(State())
     private let isStopping = Atomic(false)
     private let accelerated = Atomic<UInt64>(0)
+    private let written = Atomic<UInt64>(0)
     private let stopped = DispatchSemaphore(value: 0)
 
     /// Reports that never came must not pile up.
@@ -101,10 +102,14 @@ final class DirectTraffic: Sendable {
             defer { state.isFailing = failure != nil }
             return !state.isFailing
         }
+        if failure == nil { written.store(snapshot.generation, ordering: .releasing) }
         if let failure, isNews {
             logger.error("the kernel does not take the rules of same-node connections, trying again: \(failure)")
         }
     }
+
+    /// The generation of the configuration whose rules the kernel has; 0: of none yet.
+    var configuration: UInt64 { written.load(ordering: .acquiring) }
 
     private func note(unplaced: Int) {
         let before = state.withLock { state in

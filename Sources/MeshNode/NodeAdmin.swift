@@ -71,6 +71,11 @@ struct NodeAdmin {
                         programs.acceleration.isFit ? 1 : 0, of: MetricKey("culvert_acceleration_available"),
                         help: "1 where the kernel is fit for accelerated connections (acceleration: sockmap)")
                 }
+                if let direct = kernel.direct {
+                    registry.set(
+                        Int64(clamping: direct.configuration), of: MetricKey("culvert_direct_configuration"),
+                        help: "The configuration whose rules for same-node connections the kernel has")
+                }
                 registry.setTotal(
                     kernel.direct?.acceleratedBytes ?? 0, of: MetricKey("culvert_accelerated_bytes_total"),
                     help: "Bytes of closed same-node connections that bypassed TCP")
