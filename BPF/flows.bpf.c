@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "address.h"
+#include "atomic.h"
 #include "culvert_abi.h"
 #include "enrol.h"
 #include "maps.h"
@@ -61,7 +62,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
     error = bpf_map_update_elem(&flows, &socket->tuple, &socket->flow, BPF_NOEXIST);
     if (!error) {
         if (live)
-            __sync_fetch_and_add(live, 1);
+            add_atomically(live, 1);
     } else if (error == -EEXIST) {
         error = bpf_map_update_elem(&flows, &socket->tuple, &socket->flow, BPF_EXIST);
     }
@@ -125,7 +126,7 @@ static __always_inline void end(struct bpf_sock_ops *ctx, struct culvert_socket 
     __u64 *live = live_flows();
 
     if (!bpf_map_delete_elem(&flows, &socket->tuple) && live)
-        __sync_fetch_and_sub(live, 1);
+        add_atomically(live, -1);
     if (socket->flow.kind == CULVERT_FLOW_DIRECT)
         report(ctx, socket);
     socket->flow.kind = CULVERT_FLOW_NONE;

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// One boot of Debian's 6.1 kernel that ran one of the scripts of `Tools`, and what its parts printed.
+/// One boot of a Debian kernel that ran one of the scripts of `Tools`, and what its parts printed.
 struct GuestRun {
     struct Part {
         let status: Int
@@ -22,16 +22,17 @@ struct GuestRun {
 
     /// Boots, runs the script to its end and powers off.
     /// - Parameters:
+    ///   - kernel: the series, as Tools/kernel-image knows it.
     ///   - kernelWords: added to the kernel's command line.
     ///   - limit: seconds; a guest that is not done by then is killed and its console is in the error.
-    init(_ script: String, kernelWords: [String] = [], limit: Int) async throws {
+    init(_ script: String, kernel: String = "6.1", kernelWords: [String] = [], limit: Int) async throws {
         guard geteuid() == 0 else { throw Failure(description: "these tests need root: run Deploy/test as root") }
         for program in [Self.testProgram, Self.culvert]
         where !FileManager.default.isExecutableFile(atPath: program.path) {
             throw Failure(description: "no \(program.path): swift build --build-tests")
         }
         let guest = try await command(
-            [Self.tools.appendingPathComponent("run-in-kernel").path, "--timeout", "\(limit)"]
+            [Self.tools.appendingPathComponent("run-in-kernel").path, "--kernel", kernel, "--timeout", "\(limit)"]
                 + kernelWords.flatMap { ["--append", $0] }
                 + ["bash", Self.tools.appendingPathComponent(script).path, Self.culvert.path, Self.testProgram.path])
         guard guest.status == 0 else {

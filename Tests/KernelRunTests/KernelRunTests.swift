@@ -11,6 +11,22 @@ struct KernelRunTests {
         return Int(match.1) ?? 0
     }
 
+    /// What Tools/node.bash saw: a node proxy with two workloads, from start to uninstall.
+    private func checkNode(_ run: GuestRun, level: String, refusal: String, noAcceleration: String) throws {
+        let node = try run.part("node")
+        #expect(node.status == 0)
+        let lines = node.output.split(separator: "\n").map(String.init)
+        for expected in [
+            "ready: ready", "status: capture level \(level)", "call: 10.66.0.3 said hello",
+            #"metrics: culvert_capture_events_total{event=direct} 1 culvert_capture_events_total{event=direct_passed} 1"#,
+            "without a proxy: \(refusal)", "uninstall: nothing of node guest is left on this machine",
+            "without a mesh: 10.66.0.3 said hello", "shop: as before", "client: as before",
+        ] {
+            #expect(lines.contains(expected), "\(expected) is not in \(node.output)")
+        }
+        #expect(lines.contains { $0.contains("acceleration: sockmap is not possible here: \(noAcceleration)") })
+    }
+
     @Test("6.1 as it is: preflight says L0; capture at every level, direct connections and uninstall work")
     func asItIs() async throws {
         let run = try await GuestRun("as-it-is.bash", limit: 900)
@@ -35,6 +51,8 @@ struct KernelRunTests {
         // tls is a module there that loads itself. A program of our own shows what preflight says.
         #expect(try run.part("ktls").output == "works")
         #expect(try report.check("ktls").detail.hasPrefix("TLS 1.3 with AES-128-GCM, both ways"))
+
+        try checkNode(run, level: "L0", refusal: "ConnectionRefusedError 111", noAcceleration: "FIONREAD")
 
         let suites = try run.part("suites")
         #expect(suites.status == 0 && passed(suites.output) == 10, "\(suites.output)")
@@ -99,6 +117,47 @@ struct KernelRunTests {
 
         let suites = try run.part("suites")
         #expect(suites.status == 0 && passed(suites.output) == 3, "\(suites.output)")
+    }
+
+    /// Deploy/packages fetches it where Debian still has it.
+    private static let has510: Bool = {
+        let tool = Process()
+        tool.executableURL = GuestRun.tools.appendingPathComponent("kernel-image")
+        tool.arguments = ["5.10", "--there"]
+        tool.standardOutput = FileHandle.nullDevice
+        guard (try? tool.run()) != nil else { return false }
+        tool.waitUntilExit()
+        return tool.terminationStatus == 0
+    }()
+
+    /// sk_lookup tells no arrival device there, sockets no cookie of their namespace, hooks cannot choose an error, and
+    /// programs cannot fetch what they add to.
+    @Test(
+        "5.10: L1 without the help of later kernels, L2 and L3; T1",
+        .enabled(if: has510, "there is no 5.10 kernel: Tests/KernelRunTests/Tools/kernel-image 5.10"))
+    func older() async throws {
+        let run = try await GuestRun("older.bash", kernel: "5.10", limit: 900)
+        #expect(try run.part("release").output.hasPrefix("5.10."))
+
+        let report = try run.report("preflight")
+        #expect(report.status == 0 && report.level == "L1" && report.verdict == "usable", "\(report)")
+        #expect(try report.check("capture").status == "ok")
+        for (use, verdict) in [
+            "L0": "unusable", "L1": "usable", "L2": "usable", "L3": "usable", "T1": "usable", "T2": "unusable",
+        ] {
+            #expect(try report.use(use) == verdict, "\(use)")
+        }
+        // The verifier says EACCES, and means the kernel's age.
+        let device = try report.check("program.device")
+        #expect(device.status == "fail" && device.remedy.contains("5.17") && !device.remedy.contains("privileged"))
+        #expect(try report.check("bpf.retval").status == "warn")
+
+        try checkNode(
+            run, level: "L1", refusal: "PermissionError 1",
+            noAcceleration: "the kernel does not charge bytes that were handed over to their receiver")
+
+        let suites = try run.part("suites")
+        #expect(suites.status == 0 && passed(suites.output) == 6, "\(suites.output)")
     }
 
     @Test("a part without its end is no result")

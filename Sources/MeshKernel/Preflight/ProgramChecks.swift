@@ -98,7 +98,10 @@ enum ProgramChecks {
             try trial.load()
             return trial.probe.ok("accepted by the verifier")
         } catch {
-            let denied = error.cause.contains("EPERM") || error.cause.contains("EACCES")
+            // The verifier's own verdict may be EACCES too.
+            let denied =
+                error.cause.contains("EPERM")
+                || error.cause.contains("EACCES") && !error.cause.contains("verifier: ")
             return trial.probe.found(
                 .fail, error.cause,
                 remedy: denied

@@ -21,6 +21,14 @@ final class LevelFixture {
         try body(fixture)
     }
 
+    /// What an application sees of a refusal by the connect hooks: `error`, or EPERM on a kernel that lets hooks say no
+    /// alone (before 5.18).
+    /// - Parameter levels: those at which the hooks refuse; elsewhere it is a reset.
+    func refusal(_ error: String, atLevels levels: Set<CaptureLevel> = [.l0, .l1]) -> String {
+        let saysNoAlone = PreflightContext(lab.options).version.map { $0 < KernelVersion(5, 18) } ?? false
+        return saysNoAlone && levels.contains(level) ? "EPERM" : error
+    }
+
     private init(_ level: CaptureLevel) throws {
         self.level = level
         lab = try Lab()
