@@ -116,6 +116,30 @@ extension EndToEnd {
             }
         }
 
+        @Test("a connect() that was under way while policy changed is found in the seconds after it")
+        func lateFlow() async throws {
+            try await MeshLab.with(nodes: [1]) { mesh in
+                // No flow of its own: `plain` is behind no proxy. Its tuple becomes that of the late one.
+                let late = try mesh.background("wait", mesh.plain.v4, "\(MeshLab.port)", from: mesh.client)
+                let port = try await late.line("open").number("local")
+                let rules = "{from: [{source: {principals: [\"cluster.local/ns/default/sa/client\"]}}]}"
+                try await mesh.apply("policy", MeshLab.policy("shut-out", "DENY", rules))
+                // Refused: the rules are in force, and the daemon has looked at what was open.
+                #expect(try await mesh.probe(mesh.near.v4, from: mesh.client).outcome == "reset")
+                #expect(late.process.isRunning)
+                let pins = try await mesh.lab.check(
+                    Launch("find", ["\(mesh.lab.bpffs)/culvert/node-1", "-name", "v*"], in: mesh.lab.nodes[0]))
+                let written = try await mesh.lab.run(
+                    Launch(
+                        mesh.python,
+                        [MeshLab.tool("late_flow.py"), pins, mesh.client.v4, mesh.near.v4, "\(port)", mesh.plain.v4]
+                            + ["\(MeshLab.port)"], in: mesh.lab.nodes[0]), within: MeshLab.patience)
+                try #require(written.isSuccess, "\(written.errors)")
+                // The entry itself stays: it is no socket's that could take it away.
+                #expect(try await late.line("outcome").outcome == "reset")
+            }
+        }
+
         @Test(
             "what is to be encrypted or to pass a waypoint now does not go on in clear", arguments: ["direct", "proxy"])
         func wayChanged(mode: String) async throws {
