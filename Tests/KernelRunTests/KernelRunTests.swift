@@ -64,6 +64,12 @@ struct KernelRunTests {
     @Test("features hidden by hand: preflight names each and what to do")
     func hidden() async throws {
         let run = try await GuestRun("hidden.bash", limit: 400)
+        let unfiltered = try run.report("without-nft")
+        #expect(unfiltered.status == 0 && unfiltered.level == "L0", "\(unfiltered)")
+        let nft = try unfiltered.check("nft")
+        #expect(nft.status == "fail" && nft.remedy.contains("modprobe nf_tables"), "\(nft)")
+        for level in ["L2", "L3"] { #expect(try unfiltered.use(level) == "unusable", "\(level)") }
+
         // Rules of the packet filter need no bpf(2); nothing works without the other one.
         for (capability, level) in [("bpf", "L3"), ("net_admin", nil)] {
             let name = "CAP_\(capability.uppercased())"
