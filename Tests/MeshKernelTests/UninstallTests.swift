@@ -12,29 +12,12 @@ final class UninstallTests {
     init() throws { lab = try Lab() }
     deinit { lab.tearDown() }
 
-    /// All that a daemon may change, as other programs see it, by what it is.
-    private func everything() throws -> [String: String] {
-        var found: [String: String] = [:]
-        for namespace in [lab.pod, lab.out] {
-            found["rules, routes and filters of \(namespace)"] = try lab.surroundings(of: namespace)
-            found["listeners of \(namespace)"] = try shell("ip netns exec \(namespace) ss -Hltun")
-            found["settings of \(namespace)"] = try shell("ip netns exec \(namespace) sysctl -a --pattern ^net\\.")
-                .split(separator: "\n").filter { !$0.contains("nf_conntrack") }.joined(separator: "\n")
-        }
-        found["programs"] = try lab.python(
-            in: lab.out, Foreign.census, [lab.cgroup, "/run/netns/\(lab.pod)", "/run/netns/\(lab.out)"])
-        found["pins"] = try shell("find \(lab.bpffs)")
-        found["cgroups"] = try shell("find \(lab.cgroup) -type d")
-        found["run directory"] = Files.names(in: lab.options.runtimeDirectory).joined(separator: " ")
-        return found
-    }
-
     @Test(arguments: CaptureLevel.allCases, [true, false])
     func everythingIsAsBefore(level: CaptureLevel, killed: Bool) async throws {
         // Values that are not the kernel's own come back as well.
         try shell("ip netns exec \(lab.pod) sysctl -qw net.ipv4.fwmark_reflect=1")
         try shell("ip -n \(lab.pod) rule add fwmark 0x77 lookup 77")
-        let before = try everything()
+        let before = try lab.everything()
         let daemon = LabDaemon(lab, level: level)
         if killed {
             await #expect(processExitsWith: .signal(SIGKILL)) { [daemon = daemon as LabDaemon] in
@@ -45,7 +28,7 @@ final class UninstallTests {
                 try daemon.capture(thenKilled: false)
             }
         }
-        let during = try everything()
+        let during = try lab.everything()
         // The comparison sees what capture changes, or it would prove nothing.
         var changed = ["rules, routes and filters of \(lab.pod)", "settings of \(lab.pod)", "run directory"]
         if level == .l2 { changed.append("cgroups") }
@@ -53,8 +36,61 @@ final class UninstallTests {
         for part in changed { #expect(during[part] != before[part], "\(part) did not change") }
 
         try NodeCapture.uninstall(options: lab.options)
-        let after = try everything()
+        let after = try lab.everything()
         for (part, text) in before { #expect(after[part] == text, "\(part)") }
         try NodeCapture.uninstall(options: lab.options)
+    }
+
+    /// Rules, services, flows and shortcuts go with the rest; what they allowed goes on by TCP.
+    @Test func nothingOfOpenDirectConnectionsStays() throws {
+        var before: [String: String] = [:]
+        let mesh = try AccelerateLab(
+            acceleration: AccelerationFitness(
+                obstacle: nil, needsVerdict: AccelerationFitness.probe().needsVerdict)
+        ) { before = try $0.everything() }
+        let program = """
+            c, s = pair()
+            c.sendall(b'a' * 1000)
+            wait()
+            c.sendall(b'b' * 1000)
+            c.close()
+            print(len(read(s)))
+            """
+        let words = try mesh.run(program) {
+            try fill(mesh)
+            mesh.capture = nil
+            mesh.callerProxy.close()
+            mesh.calledProxy.close()
+            try NodeCapture.uninstall(options: mesh.lab.options)
+        }
+        #expect(words == ["2000"])
+        let after = try mesh.lab.everything()
+        for (part, text) in before { #expect(after[part] == text, "\(part)") }
+    }
+
+    private func fill(_ mesh: AccelerateLab) throws {
+        let capture = try #require(mesh.capture)
+        let service = try #require(SocketAddress("192.0.2.1:80"))
+        capture.setDirectServices([service: [try #require(SocketAddress("10.77.0.1:8080"))]])
+        let (flow, bytes) = try (#require(capture.directFlows().first), mesh.lanes().bytes)
+        #expect(flow.isAccelerated && bytes == [1000, 1])
+    }
+}
+
+extension Lab {
+    /// All that a daemon may change, as other programs see it, by what it is.
+    fileprivate func everything() throws -> [String: String] {
+        var found: [String: String] = [:]
+        for namespace in [pod, out] {
+            found["rules, routes and filters of \(namespace)"] = try surroundings(of: namespace)
+            found["listeners of \(namespace)"] = try shell("ip netns exec \(namespace) ss -Hltun")
+            found["settings of \(namespace)"] = try shell("ip netns exec \(namespace) sysctl -a --pattern ^net\\.")
+                .split(separator: "\n").filter { !$0.contains("nf_conntrack") }.joined(separator: "\n")
+        }
+        found["programs"] = try python(in: out, Foreign.census, [cgroup, "/run/netns/\(pod)", "/run/netns/\(out)"])
+        found["pins"] = try shell("find \(bpffs)")
+        found["cgroups"] = try shell("find \(cgroup) -type d")
+        found["run directory"] = Files.names(in: options.runtimeDirectory).joined(separator: " ")
+        return found
     }
 }

@@ -15,9 +15,11 @@ final class AccelerateLab {
     let caller = ObjectName(namespace: "default", name: "caller")
     let called = ObjectName(namespace: "default", name: "called")
 
-    init(acceleration: AccelerationFitness? = nil) throws {
+    /// - Parameter look: at the lab before anything is captured.
+    init(acceleration: AccelerationFitness? = nil, before look: (Lab) throws -> Void = { _ in }) throws {
         lab = try Lab()
         do {
+            try look(lab)
             capture = try KernelCapture(options: lab.options, acceleration: acceleration)
             callerProxy = try Proxy(in: lab.namespace(lab.pod))
             calledProxy = try Proxy(in: lab.namespace(lab.out))
