@@ -133,4 +133,60 @@ final class InterruptionTests {
         #expect(try lab.surroundings(of: lab.out) == before)
         try next.uninstall()
     }
+
+    // MARK: Capture by rules
+
+    /// The steps of a level; hooks are L2's alone.
+    private static let redirectSteps: [(CaptureLevel, RedirectStep)] = [CaptureLevel.l2, .l3].flatMap { level in
+        RedirectStep.allCases.filter { level == .l2 || $0 != .hooked }.map { (level, $0) }
+    }
+
+    @Test(arguments: redirectSteps, [true, false])
+    func aDaemonKilledAtAnyStepOfItsRulesLeavesNothing_P22(
+        at place: (level: CaptureLevel, step: RedirectStep), isUninstalled: Bool
+    ) async throws {
+        try lab.serve(in: lab.out, port: 8080)
+        let before = try lab.surroundings()
+        let daemon = LabDaemon(lab, level: place.level, or: place.step)
+        await #expect(processExitsWith: .signal(SIGKILL)) { [daemon = daemon as LabDaemon] in
+            try daemon.dieAtRedirectStep()
+        }
+        // The rules come last and at once: without them nothing is captured, with them all of it is refused.
+        let meanwhile = try lab.connect(in: lab.pod, "10.77.0.1", 8080, "text=direct")
+        #expect(meanwhile.error == (place.step == .ruled ? "ECONNREFUSED" : ""))
+        if isUninstalled {
+            try NodeCapture.uninstall(options: lab.options)
+        } else {
+            let next = try RedirectCapture(options: lab.options, level: place.level)
+            let isFound = ![.hooked].contains(place.step)
+            #expect(next.adoptable == (isFound ? [lab.name] : []))
+            #expect(next.sweep(keeping: []) == (isFound ? [lab.name] : []))
+            #expect(try lab.surroundings() == before)
+            try next.uninstall()
+        }
+        #expect(try lab.surroundings() == before)
+        #expect(Files.names(in: lab.options.runtimeDirectory) == [])
+        #expect(try lab.connect(in: lab.pod, "10.77.0.1", 8080, "text=direct").error == "")
+    }
+
+    @Test(arguments: redirectSteps)
+    func aPodDeletedAtAnyStepOfItsRulesLeavesNothing_P22(
+        at place: (level: CaptureLevel, step: RedirectStep)
+    ) throws {
+        let pod = "\(lab.id)-\(place.step.rawValue)"
+        try shell("ip netns add \(pod)")
+        try shell("ip -n \(pod) link set lo up")
+        try shell("ip -n \(pod) addr add 10.78.0.2/32 dev lo")
+        let capture = try RedirectCapture(options: lab.options, level: place.level) { reached in
+            if reached == place.step { _ = try? shell("ip netns del \(pod)") }
+        }
+        let namespace = Descriptor(adopting: open("/run/netns/\(pod)", O_RDONLY | O_CLOEXEC))
+        _ = try capture.attach(
+            lab.name, namespace: namespace, addresses: [#require(IPAddress("10.78.0.2"))], scope: CaptureScope())
+        #expect(Files.inode("/run/netns/\(pod)") == nil, "\(place.step) came")
+        try capture.detach(lab.name)
+        #expect(capture.workloads.isEmpty && capture.adoptable.isEmpty)
+        try capture.uninstall()
+        #expect(Files.names(in: lab.options.runtimeDirectory) == [])
+    }
 }

@@ -16,3 +16,15 @@ enum CaptureStep: String, CaseIterable, Codable, Sendable {
 
 /// Told after each step.
 typealias CaptureWitness = @Sendable (CaptureStep) -> Void
+
+/// The same for capture by rules (L2, L3). `hooked` comes at L2 alone.
+enum RedirectStep: String, CaseIterable, Codable, Sendable {
+    case hooked
+    case recorded
+    case claimed
+    case settingsChanged
+    case routed
+    case ruled
+}
+
+typealias RedirectWitness = @Sendable (RedirectStep) -> Void

@@ -24,6 +24,7 @@ final class RedirectCapture: Sendable {
     let dnsObstacle: String?
     private let options: CaptureOptions
     private let records: RedirectRecords
+    private let witness: RedirectWitness
     private let state: Mutex<State>
 
     private struct State: Sendable {
@@ -55,7 +56,11 @@ final class RedirectCapture: Sendable {
     /// - Parameters:
     ///   - level: L2 or L3.
     ///   - isRemoval: only to uninstall: no hooks are attached.
-    init(options: CaptureOptions, level: CaptureLevel, isRemoval: Bool = false) throws(KernelError) {
+    ///   - witness: told after each step of a capture.
+    init(
+        options: CaptureOptions, level: CaptureLevel, isRemoval: Bool = false,
+        witness: @escaping RedirectWitness = { _ in }
+    ) throws(KernelError) {
         precondition(level >= .l2, "other levels have no rules")
         // For its check of the node's name, which becomes a path here as well.
         _ = try Pins(options)
@@ -65,6 +70,7 @@ final class RedirectCapture: Sendable {
         try records.make()
         self.options = options
         self.records = records
+        self.witness = witness
         dnsObstacle = isRemoval ? nil : DNSRulesProbe.obstacle()
         var found = State(lock: lock)
         for record in records.load() {
@@ -285,6 +291,7 @@ final class RedirectCapture: Sendable {
         do throws(KernelError) {
             let unplaced = try hooks.activate(
                 hook.cookie, slot: hook.slot, addresses: addresses, scope: scope, place: place)
+            witness(.hooked)
             return (hook, unplaced)
         } catch {
             if known == nil { hooks.deactivate(hook.cookie, slot: hook.slot) }
@@ -308,12 +315,14 @@ final class RedirectCapture: Sendable {
             let record = RedirectRecord(
                 workload: workload, inode: inode, settings: try .read(), live: LiveConnection.all())
             try records.save(record)
+            witness(.recorded)
             do throws(KernelError) {
                 try NftProgram.apply(NftRules.claim, what: "adding the table of rules", place: place)
             } catch {
                 records.remove(inode)
                 throw error
             }
+            witness(.claimed)
             do throws(KernelError) {
                 return (record, try install(record, addresses, scope, hasHooks, place), false)
             } catch {
@@ -331,12 +340,15 @@ final class RedirectCapture: Sendable {
         _ record: RedirectRecord, _ addresses: [IPAddress], _ scope: CaptureScope, _ hasHooks: Bool, _ place: String
     ) throws(KernelError) -> NftRules {
         try NamespaceSettings.captured.apply()
+        witness(.settingsChanged)
         try CaptureRoutes.install(addresses, loopback: if_nametoindex("lo"), place: place)
+        witness(.routed)
         let counts = try NftProgram.counters(place: place)
         let rules = NftRules(
             addresses: addresses, live: record.live, scope: scope, hasHooks: hasHooks,
             capturesDNS: counts[CaptureEvent.dnsCaptured.word] != nil)
         try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
+        witness(.ruled)
         return rules
     }
 

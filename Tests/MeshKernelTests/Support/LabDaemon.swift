@@ -13,8 +13,12 @@ struct LabDaemon: Codable, Sendable {
     let pod: String
     let level: CaptureLevel.RawValue
     let step: CaptureStep.RawValue
+    let redirectStep: RedirectStep.RawValue
 
-    init(_ lab: Lab, level: CaptureLevel = .l0, endingAt step: CaptureStep = .dnsCaptured) {
+    init(
+        _ lab: Lab, level: CaptureLevel = .l0, endingAt step: CaptureStep = .dnsCaptured,
+        or redirectStep: RedirectStep = .ruled
+    ) {
         nodeName = lab.options.nodeName
         cgroup = lab.cgroup
         bpffs = lab.bpffs
@@ -22,6 +26,7 @@ struct LabDaemon: Codable, Sendable {
         pod = lab.pod
         self.level = level.rawValue
         self.step = step.rawValue
+        self.redirectStep = redirectStep.rawValue
     }
 
     private var options: CaptureOptions {
@@ -48,6 +53,19 @@ struct LabDaemon: Codable, Sendable {
         try proxy.captureDNS {
             try capture.captureDNS(of: ObjectName(namespace: "default", name: "shop"), namespace: $0, socket: $1)
         }
+    }
+
+    /// The same by rules, at L2 or L3.
+    func dieAtRedirectStep() throws {
+        guard let level = CaptureLevel(rawValue: level) else { throw ShellFailure(description: "no level \(level)") }
+        let last = redirectStep
+        let capture = try RedirectCapture(options: options, level: level) { step in
+            if step.rawValue == last { kill(getpid(), SIGKILL) }
+        }
+        let raw = open("/run/netns/\(pod)", O_RDONLY | O_CLOEXEC)
+        _ = try capture.attach(
+            ObjectName(namespace: "default", name: "shop"), namespace: Descriptor(adopting: raw), addresses: addresses,
+            scope: CaptureScope())
     }
 
     /// Runs in the cgroup that it captures, captures the pod, and ends as it is told.
