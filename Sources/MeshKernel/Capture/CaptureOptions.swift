@@ -49,14 +49,6 @@ public struct CaptureHandle: Hashable, Sendable {
     public let adopted: Bool
     /// How many entries of its scope found no room in the kernel's maps. What they keep out is captured.
     public let unplaced: Int
-
-    init(workload: ObjectName, cookie: UInt64, slot: UInt32, adopted: Bool, unplaced: Int = 0) {
-        self.workload = workload
-        self.cookie = cookie
-        self.slot = slot
-        self.adopted = adopted
-        self.unplaced = unplaced
-    }
 }
 
 /// What came of capturing a workload.

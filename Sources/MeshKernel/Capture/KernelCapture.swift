@@ -116,7 +116,7 @@ public final class KernelCapture: Sendable {
                 objects.release(cookie, pins: pins)
                 continue
             }
-            let handle = CaptureHandle(workload: name, cookie: cookie, slot: pod.slot, adopted: true)
+            let handle = CaptureHandle(workload: name, cookie: cookie, slot: pod.slot, adopted: true, unplaced: 0)
             state.workloads[name] = Record(handle: handle, namespace: nil)
         }
         // Written before the entry that they are for: a daemon that died in between left them for nothing.

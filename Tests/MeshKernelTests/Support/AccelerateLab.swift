@@ -78,6 +78,20 @@ final class AccelerateLab {
         return program.rest().split(whereSeparator: \.isWhitespace).map(String.init)
     }
 
+    /// A connection that hands bytes over, then `body`, which uninstalls capture, then as many bytes again and its end.
+    func runAcrossUninstall(sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void) throws {
+        let program = """
+            c, s = pair()
+            c.sendall(b'a' * 1000)
+            wait()
+            c.sendall(b'b' * 1000)
+            c.close()
+            print(len(read(s)))
+            """
+        let words = try run(program, sourceLocation: sourceLocation, meanwhile: body)
+        #expect(words == ["2000"], sourceLocation: sourceLocation)
+    }
+
     /// The records of closed connections, until there are `count` or no more come.
     func records(_ count: Int) throws -> [DirectRecord] {
         let ring = try ClosedFlows(of: #require(capture))
