@@ -164,6 +164,8 @@ struct KernelRunTests {
 
         let suites = try run.part("suites")
         #expect(suites.status == 0 && passed(suites.output) == 6, "\(suites.output)")
+        // Each at three levels: a list of levels that nobody reads would pass without a single one.
+        #expect(suites.output.ranges(of: "with 3 test cases passed").count == 6, "\(suites.output)")
     }
 
     @Test("a part without its end is no result")
