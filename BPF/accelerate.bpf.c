@@ -2,12 +2,16 @@
 /* Tier T2: a message of an accelerated connection goes straight into the receiver's queue.
  *
  * Invariants, which are about not losing and not reordering a byte:
- * - The receiver reads what was handed over before what came by TCP. So a direction may change from short to wire at
- *   any time, and never back; and it may start short only when no byte of it went by TCP, which write_seq shows.
+ * - The receiver reads what was handed over before what came by TCP. So a message may go by TCP at any time, and one
+ *   may be handed over only when every byte that went by TCP was read, which the two sockets' sequence numbers show.
  * - What is handed over is not held back by the receiver's window. At most CULVERT_SHORTCUT_UNREAD bytes and one more
- *   message wait unread: then the direction goes back to TCP, whose flow control is real. That a message was read is
- *   known when its reader sends and has nothing left in its queue; request and response keep it that way.
- * - Only pass and redirect: nothing is held, cut or joined here, and FIN, RST and refusals are TCP's. */
+ *   message wait unread; then it is TCP's turn, whose flow control is real. So it is while the kernel is short of socket
+ *   memory: a hand-over that finds none fails, where TCP waits.
+ * - Only pass and redirect: nothing is held, cut or joined here, and FIN, RST and refusals are TCP's.
+ *
+ * Whether a direction may come back from TCP is `config.returns`: only where the verdict program below puts what comes
+ * by TCP into the receiver's queue as well. Elsewhere a reader may wait inside TCP's own call for the rest of what it
+ * wants (MSG_WAITALL), blind to what is handed over. */
 #include <stdbool.h>
 
 #include <linux/bpf.h>
@@ -22,7 +26,16 @@ struct atomic {
     int counter;
 } __attribute__((preserve_access_index));
 
+struct proto___here {
+    unsigned long *memory_pressure;
+} __attribute__((preserve_access_index));
+
+struct sock_common___here {
+    struct proto___here *skc_prot;
+} __attribute__((preserve_access_index));
+
 struct sock___here {
+    struct sock_common___here __sk_common;
     struct {
         struct atomic rmem_alloc;
     } sk_backlog;
@@ -40,25 +53,40 @@ struct inet_connection_sock___here {
 struct tcp_sock___here {
     struct inet_connection_sock___here inet_conn;
     __u32 write_seq;
+    __u32 copied_seq;
 } __attribute__((preserve_access_index));
 
-static __always_inline int stay_on_wire(struct culvert_lane *lane, __u32 slot, enum culvert_event event)
+const volatile struct culvert_accelerate_config config = {};
+
+static __always_inline int by_tcp(struct culvert_lane *lane, __u32 slot, enum culvert_event event)
 {
-    lane->path = CULVERT_PATH_WIRE;
-    count(slot, event);
+    if (lane->path != CULVERT_PATH_TCP)
+        count(slot, event);
+    lane->path = CULVERT_PATH_TCP;
+    if (!config.returns)
+        lane->tcp_only = 1;
     return SK_PASS;
+}
+
+static __always_inline bool memory_is_short(const struct tcp_sock___here *tcp)
+{
+    unsigned long since = 0;
+
+    bpf_core_read(&since, sizeof(since), tcp->inet_conn.icsk_inet.sk.__sk_common.skc_prot->memory_pressure);
+    return since;
 }
 
 SEC("sk_msg")
 int culvert_accelerate(struct sk_msg_md *msg)
 {
     struct bpf_sock *sk = msg->sk;
-    struct culvert_lane *mine, *theirs;
     struct culvert_shortcut *shortcut;
     struct culvert_socket *socket;
     struct tcp_sock___here *tcp;
+    struct culvert_lane *lane;
+    struct tcp_sock___here *receiver;
     struct culvert_end peer;
-    __u32 unread;
+    __u32 unread, slot;
 
     if (!sk)
         return SK_PASS;
@@ -68,43 +96,39 @@ int culvert_accelerate(struct sk_msg_md *msg)
     shortcut = bpf_map_lookup_elem(&shortcuts, &socket->tuple);
     if (!shortcut)
         return SK_PASS;
-    mine = &shortcut->lanes[socket->side == CULVERT_SIDE_CLIENT ? CULVERT_SIDE_CLIENT : CULVERT_SIDE_SERVER];
-    theirs = &shortcut->lanes[socket->side == CULVERT_SIDE_CLIENT ? CULVERT_SIDE_SERVER : CULVERT_SIDE_CLIENT];
-    if (mine->path == CULVERT_PATH_WIRE && theirs->path == CULVERT_PATH_WIRE)
+    lane = &shortcut->lanes[socket->side == CULVERT_SIDE_CLIENT ? CULVERT_SIDE_CLIENT : CULVERT_SIDE_SERVER];
+    if (lane->tcp_only)
         return SK_PASS;
     tcp = (struct tcp_sock___here *)bpf_skc_to_tcp_sock(sk);
-    if (!tcp)
+    /* After the end of stream TCP has to refuse the message. */
+    if (!tcp || (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT))
         return SK_PASS;
 
-    unread = tcp->inet_conn.icsk_inet.sk.sk_backlog.rmem_alloc.counter;
-    if (theirs->unread > unread)
-        theirs->unread = unread;
-    if (mine->path == CULVERT_PATH_WIRE)
-        return SK_PASS;
-    /* After the end of stream TCP has to refuse the message. */
-    if (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT)
-        return SK_PASS;
-    if (tcp->write_seq != socket->write_seq)
-        return stay_on_wire(mine, socket->flow.source, CULVERT_EVENT_WIRE_FIRST);
-    if (tcp->inet_conn.icsk_ulp_ops || !may_accelerate())
-        return stay_on_wire(mine, socket->flow.source, CULVERT_EVENT_WIRE_CHANGED);
-    if (mine->unread + msg->size > CULVERT_SHORTCUT_UNREAD)
-        return stay_on_wire(mine, socket->flow.source, CULVERT_EVENT_WIRE_BULK);
+    slot = socket->flow.source;
+    receiver = (void *)lane->receiver;
+    if (!receiver)
+        return by_tcp(lane, slot, CULVERT_EVENT_WIRE_FIRST);
+    /* Should the other end be closed by now these are stray numbers, and the redirection finds nobody. */
+    if (tcp->inet_conn.icsk_ulp_ops || BPF_CORE_READ(receiver, inet_conn.icsk_ulp_ops) || !may_accelerate())
+        return by_tcp(lane, slot, CULVERT_EVENT_WIRE_CHANGED);
+    if (tcp->write_seq != BPF_CORE_READ(receiver, copied_seq))
+        return by_tcp(lane, slot, CULVERT_EVENT_WIRE_FIRST);
+    unread = BPF_CORE_READ(receiver, inet_conn.icsk_inet.sk.sk_backlog.rmem_alloc.counter);
+    if (unread > CULVERT_SHORTCUT_UNREAD || memory_is_short(tcp))
+        return by_tcp(lane, slot, CULVERT_EVENT_WIRE_BULK);
 
     peer.tuple = socket->tuple;
     peer.side = socket->side == CULVERT_SIDE_CLIENT ? CULVERT_SIDE_SERVER : CULVERT_SIDE_CLIENT;
     peer.padding = 0;
     if (bpf_msg_redirect_hash(msg, &ends, &peer, BPF_F_INGRESS) != SK_PASS)
-        return stay_on_wire(mine, socket->flow.source,
-                            mine->path == CULVERT_PATH_OPEN ? CULVERT_EVENT_WIRE_FIRST : CULVERT_EVENT_WIRE_CHANGED);
-    mine->path = CULVERT_PATH_SHORT;
-    __sync_fetch_and_add(&mine->unread, msg->size);
-    __sync_fetch_and_add(&mine->bytes, msg->size);
+        return by_tcp(lane, slot, CULVERT_EVENT_WIRE_CHANGED);
+    lane->path = CULVERT_PATH_SHORT;
+    lane->bytes += msg->size;
     return SK_PASS;
 }
 
-/* Changes nothing. Kernels that have it attached count what came by TCP when an application asks how much there is to
- * read (FIONREAD); some forget it otherwise. */
+/* Changes nothing, but what comes by TCP is in one queue with what is handed over, and counted when an application asks
+ * how much there is to read (FIONREAD); some kernels forget it otherwise. */
 SEC("sk_skb")
 int culvert_verdict(struct __sk_buff *skb)
 {

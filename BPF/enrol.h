@@ -40,7 +40,6 @@ static __always_inline bool enrol(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
     struct culvert_end end = {.tuple = socket->tuple, .side = side};
 
     socket->side = side;
-    socket->write_seq = ctx->snd_nxt;
     if (!is_plain(ctx, sk) ||
         !is_home(ctx, side == CULVERT_SIDE_CLIENT ? &end.tuple.client : &end.tuple.server,
                  side == CULVERT_SIDE_CLIENT ? socket->flow.source : socket->flow.destination) ||
@@ -56,6 +55,7 @@ static __always_inline void enrol_client(struct bpf_sock_ops *ctx, struct bpf_so
 {
     struct culvert_shortcut fresh = {};
 
+    fresh.lanes[CULVERT_SIDE_SERVER].receiver = (__u64)sk;
     if (!is_accelerated(&socket->flow) || !may_accelerate())
         return;
     if (bpf_map_update_elem(&shortcuts, &socket->tuple, &fresh, BPF_ANY)) {
@@ -70,6 +70,7 @@ static __always_inline void enrol_client(struct bpf_sock_ops *ctx, struct bpf_so
 static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
     struct culvert_socket *socket;
+    struct culvert_shortcut *shortcut;
     struct culvert_tuple tuple;
     struct culvert_flow *flow;
 
@@ -84,7 +85,10 @@ static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_so
     tuple.server_port = ctx->local_port;
     tuple.padding = 0;
     flow = bpf_map_lookup_elem(&flows, &tuple);
-    if (!flow || !is_accelerated(flow) || !bpf_map_lookup_elem(&shortcuts, &tuple))
+    if (!flow || !is_accelerated(flow))
+        return;
+    shortcut = bpf_map_lookup_elem(&shortcuts, &tuple);
+    if (!shortcut)
         return;
     socket = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
     if (!socket)
@@ -93,6 +97,8 @@ static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_so
     socket->flow = *flow;
     /* The client's socket alone reports the connection. */
     socket->flow.kind = CULVERT_FLOW_NONE;
-    if (enrol(ctx, sk, socket, CULVERT_SIDE_SERVER))
-        count(flow->source, CULVERT_EVENT_ACCELERATED);
+    if (!enrol(ctx, sk, socket, CULVERT_SIDE_SERVER))
+        return;
+    shortcut->lanes[CULVERT_SIDE_CLIENT].receiver = (__u64)sk;
+    count(flow->source, CULVERT_EVENT_ACCELERATED);
 }

@@ -31,6 +31,32 @@ struct AccelerateMatrixTests {
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 100)
                 c.sendall(b'hello')
                 return len(select.select([s], [], [], 1)[0]), len(s.recv(10))
+            def blocked(end):
+                # Of the call that waits inside the kernel, and of the next one.
+                def ended(c, s):
+                    def later():
+                        select.select([], [], [], 0.2)
+                        end(s)
+                    c.settimeout(None)
+                    ending = threading.Thread(target=later)
+                    ending.start()
+                    found = outcome(c.recv, 10), outcome(c.recv, 10)
+                    ending.join()
+                    return found
+                return ended
+            def reset(s):
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+                s.close()
+            def halfclosed(c, s):
+                c.settimeout(0)
+                sent = 0
+                while True:
+                    try: sent += c.send(b'z' * 65536)
+                    except BlockingIOError: break
+                c.settimeout(None)
+                c.shutdown(socket.SHUT_WR)
+                answer = lambda s: s.sendall(b'%d' % (len(read(s)) - sent))
+                return blocked(answer)(c, s)[0]
             def edge(c, s):
                 p = select.epoll()
                 p.register(s, select.EPOLLIN | select.EPOLLET)
@@ -65,14 +91,16 @@ struct AccelerateMatrixTests {
             for name, call in dict(
                 peek=peek, waitall=everything, lowat=lowat, edge=edge, zerocopy=zerocopy, sendfile=sendfile,
                 urgent=urgent, inq=inq, splice=splice,
+                waiting=blocked(lambda s: s.close()), reset=blocked(reset), halfclosed=halfclosed,
             ).items(): case(name, call)
             """
         #expect(
             try mesh.run(program) == [
                 "peek=True", "waitall=5", "lowat=(1,5)", "edge=(1,0,1,6)", "zerocopy=(True,'timeout')", "sendfile=True",
                 "urgent=(b'ab','timeout')", "inq=5", "splice=('EAGAIN',5)",
+                "waiting=(0,0)", "reset=('EAGAIN','ECONNRESET')", "halfclosed=EAGAIN",
             ])
-        #expect(try mesh.count(.accelerated) == 9)
+        #expect(try mesh.count(.accelerated) == 12)
     }
 
     /// FIONREAD of what came by TCP, where the kernel forgets it without the verdict program.

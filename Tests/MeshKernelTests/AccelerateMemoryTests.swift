@@ -18,7 +18,7 @@ private let memory = "/sys/fs/cgroup/memory"
         "the memory of sockets is counted by the memory controller of cgroup version 1, which is not mounted here"))
 struct AccelerateMemoryTests {
     /// What may wait outside the receiver's window, by the promise of accelerate.bpf.c.
-    private static let credit = 262_144
+    private static let credit = 1_048_576
 
     let mesh: AccelerateLab
 
@@ -65,8 +65,8 @@ struct AccelerateMemoryTests {
         let accelerated = try flood(ways: ways, message: message)
         let record = try #require(try mesh.records(1).first)
         let short = Int(record.bytesAccelerated)
-        #expect(short <= ways * Self.credit + 1, "and the byte of greeting")
-        #expect(short > ways * (Self.credit - message))
+        #expect(short <= ways * (Self.credit + message) + 1, "and the byte of greeting")
+        #expect(short > ways * Self.credit)
         #expect(accelerated.cost >= short - 1, "the meter does not see what was handed over")
         #expect(accelerated.cost <= accelerated.buffers + ways * (Self.credit + message))
         // The same by TCP alone, for the reader of the output.

@@ -53,7 +53,7 @@ struct AccelerateProgramsTests {
         #expect(try mesh.records(20).reduce(0) { $0 + $1.bytesAccelerated } > 100_000)
     }
 
-    /// nginx sizes its reads by FIONREAD. Both directions of a file are bulk and go back to TCP on the way.
+    /// nginx sizes its reads by FIONREAD. Files are bulk, which goes by TCP whenever its reader falls behind.
     @Test func nginx() throws {
         let directory = "\(mesh.lab.options.runtimeDirectory)/nginx"
         try FileManager.default.createDirectory(atPath: "\(directory)/up", withIntermediateDirectories: true)
@@ -79,7 +79,7 @@ struct AccelerateProgramsTests {
                 }
             }
         }
-        #expect(try mesh.count(.accelerated) == 18 && mesh.count(.wireBulk) >= 6)
+        #expect(try mesh.count(.accelerated) == 18)
     }
 
     @Test func asyncio() throws {

@@ -6,7 +6,7 @@
 
 #include <linux/types.h>
 
-#define CULVERT_ABI_VERSION 2u
+#define CULVERT_ABI_VERSION 3u
 
 /* Limits. */
 #define CULVERT_MAX_PODS 4096u      /* captured workloads of one node */
@@ -26,7 +26,7 @@
 #define CULVERT_MAX_PORT_SCOPES 65536u /* ports that are excluded or included, of all workloads together */
 #define CULVERT_MAX_RANGE_SCOPES 65536u /* ranges of addresses likewise */
 #define CULVERT_MAX_SHORTCUTS 32768u /* accelerated connections */
-#define CULVERT_SHORTCUT_UNREAD 262144u /* bytes of one direction that may wait outside the receiver's window */
+#define CULVERT_SHORTCUT_UNREAD 1048576u /* with more bytes that wait unread the next message goes by TCP */
 #define CULVERT_SHORTCUT_KEEPALIVE 300 /* seconds of silence on the wire before the kernel probes the peer */
 #define CULVERT_MAX_QUESTIONS 64u
 #define CULVERT_MAX_PENDING 16384u   /* connects whose destination was rewritten and that have no ports yet (L2) */
@@ -258,8 +258,7 @@ struct culvert_socket {
     __u8 established;
     __u8 padding[2];
     struct culvert_endpoint asked; /* the service that the application asked for; port 0: none */
-    __u32 side;                    /* enum culvert_side; what follows counts for accelerated connections alone */
-    __u32 write_seq;               /* TCP's next byte when the end was enrolled: it moves when a byte goes by wire */
+    __u32 side;                    /* enum culvert_side, of accelerated connections alone */
     __u32 spare;
 };
 
@@ -277,17 +276,19 @@ struct culvert_end {
     __u32 padding;
 };
 
+/* How the last message of a direction went. */
 enum culvert_path {
-    CULVERT_PATH_OPEN = 0, /* nothing was sent */
+    CULVERT_PATH_NONE = 0,  /* nothing was sent */
     CULVERT_PATH_SHORT = 1, /* straight into the receiver's queue */
-    CULVERT_PATH_WIRE = 2, /* by TCP, for good: short to wire keeps the order of bytes, the reverse would not */
+    CULVERT_PATH_TCP = 2,
 };
 
 /* One direction of an accelerated connection. */
 struct culvert_lane {
-    __u64 bytes;  /* that did not go by TCP */
-    __u32 unread; /* of those, how many the receiver may not have read */
-    __u32 path;   /* enum culvert_path */
+    __u64 bytes;    /* that did not go by TCP */
+    __u64 receiver; /* where the kernel has the socket at the other end; 0: it is not enrolled */
+    __u32 path;     /* enum culvert_path */
+    __u32 tcp_only; /* from now on; never taken back */
 };
 
 /* Value of `shortcuts`, by the side that sends; the key is the connection's culvert_tuple. */
@@ -317,6 +318,12 @@ struct culvert_connect_config {
     __u32 notes_legs;        /* the lookup programs know the proxy's legs by their addresses alone (L1) */
     __u32 sees_multipath;    /* bpf_skc_to_mptcp_sock may be called (5.19, CAP_PERFMON) */
     __u32 answers_questions; /* the daemon learns the cookies of namespaces from the hooks */
+};
+
+/* Constants of the program that accelerates (.rodata). */
+struct culvert_accelerate_config {
+    __u32 returns; /* a direction that went by TCP may be short again */
+    __u32 padding;
 };
 
 /* Constants of the program that follows sockets (.rodata). */
@@ -376,7 +383,7 @@ _Static_assert(sizeof(struct culvert_endpoint) == 20, "culvert_endpoint");
 _Static_assert(sizeof(struct culvert_service) == 164, "culvert_service");
 _Static_assert(__builtin_offsetof(struct culvert_socket, asked) == 72, "culvert_socket.asked");
 _Static_assert(sizeof(struct culvert_end) == 48, "culvert_end");
-_Static_assert(sizeof(struct culvert_shortcut) == 32, "culvert_shortcut");
+_Static_assert(sizeof(struct culvert_shortcut) == 48, "culvert_shortcut");
 _Static_assert(__builtin_offsetof(struct culvert_socket, side) == 92, "culvert_socket.side");
 _Static_assert(sizeof(struct culvert_closed) == 128, "culvert_closed");
 _Static_assert(CULVERT_EVENTS <= CULVERT_EVENTS_ROOM, "room for counters");

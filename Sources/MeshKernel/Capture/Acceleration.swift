@@ -8,7 +8,8 @@ internal import Synchronization
 public struct AccelerationFitness: Hashable, Sendable {
     /// Why not; nil: it is.
     public let obstacle: String?
-    /// FIONREAD of a socket in a sockmap forgets what came by TCP unless a verdict program is attached as well.
+    /// FIONREAD of a socket in a sockmap forgets what came by TCP unless a verdict program is attached as well. Then a
+    /// direction that went by TCP may be short again; see accelerate.bpf.c.
     let needsVerdict: Bool
 
     static let notTried = AccelerationFitness(obstacle: "not tried", needsVerdict: false)
@@ -64,8 +65,8 @@ extension CaptureObjects {
     /// Sends what is open by TCP from now on. A message under way at this very moment may be missing in its count.
     func slow(_ tuple: culvert_tuple) {
         if var shortcut = shortcuts.value(for: tuple) {
-            shortcut.lanes.0.path = CULVERT_PATH_WIRE.rawValue
-            shortcut.lanes.1.path = CULVERT_PATH_WIRE.rawValue
+            shortcut.lanes.0.tcp_only = 1
+            shortcut.lanes.1.tcp_only = 1
             _ = shortcuts.update(shortcut, for: tuple, existing: true)
         }
         if var flow = flows.value(for: tuple) {

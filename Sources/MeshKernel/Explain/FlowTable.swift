@@ -63,9 +63,9 @@ struct FlowTable {
             counters: counters([
                 (.accelerated, "both ends enrolled", false),
                 (.accelerationRefused, "an end not enrolled (MPTCP, fast open, a ULP, no room): by TCP", false),
-                (.wireFirst, "directions that stay on TCP: bytes left before both ends were known", false),
-                (.wireBulk, "directions back on TCP: the reader fell behind", false),
-                (.wireChanged, "directions back on TCP: switched off, a ULP, or the peer is gone", false),
+                (.wireFirst, "directions that began by TCP: the other end was not known yet", false),
+                (.wireBulk, "turns to TCP: the reader fell behind, or socket memory is short", false),
+                (.wireChanged, "turns to TCP: switched off, a ULP, or the peer is gone", false),
             ]))
     }
 

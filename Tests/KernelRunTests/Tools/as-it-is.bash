@@ -12,7 +12,8 @@ part node bash "$(dirname "$0")/node.bash" "$culvert"
 # back. Every capture test passes here, but in emulation all of them take a quarter of an hour.
 level='outboundConnections|anAbsentProxyRefuses|connectionsFromOutside|whatIsNoLongerWanted'
 direct='withoutARule|whatIsAllowedGoesStraight|openConnectionsAreListed|aWorkloadTakes'
-accelerated='anUnfitKernel|bytesBypass|theSwitch|aBorrowedAddress'
+accelerated='anUnfitKernel|bytesBypass|theSwitch|aBorrowedAddress|messagesGoByTCP'
+export CULVERT_TEST_OWN_MACHINE=1
 dns='aSocketThatLivesOn'
 part suites "$tests" --testing-library swift-testing --no-parallel --filter \
     "MeshKernelTests.(LevelTests/($level)|DNSCaptureTests/$dns|DirectTests/($direct)|AccelerateTests/($accelerated))"

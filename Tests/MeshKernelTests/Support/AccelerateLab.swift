@@ -31,6 +31,9 @@ final class AccelerateLab {
         }
     }
 
+    /// Whether a direction that went by TCP may be short again.
+    var mayReturn: Bool { capture?.acceleration.needsVerdict == true }
+
     deinit {
         callerProxy.close()
         calledProxy.close()
@@ -102,7 +105,8 @@ final class AccelerateLab {
 
     func count(_ event: CaptureEvent) throws -> UInt64 { try #require(capture).statistics()[event] }
 
-    enum Path: UInt32 { case open, short, wire }
+    /// How the last message went; `tcpOnly`: and every later one.
+    enum Path: UInt32 { case none, short, tcp, tcpOnly }
 
     /// How the only open connection travels, and how many bytes went the short way, by sender.
     func lanes() throws -> (client: Path, server: Path, bytes: [UInt64]) {
@@ -110,13 +114,13 @@ final class AccelerateLab {
         let keys = shortcuts.keys
         try #require(keys.count == 1)
         let value = try #require(shortcuts.value(for: keys[0]))
-        // Two of `culvert_lane`: bytes, unread, path.
+        // Two of `culvert_lane`: bytes, receiver, path, whether it is by TCP only.
         return try withUnsafeBytes(of: value) { lanes in
-            (
-                try #require(Path(rawValue: lanes.load(fromByteOffset: 12, as: UInt32.self))),
-                try #require(Path(rawValue: lanes.load(fromByteOffset: 28, as: UInt32.self))),
-                [0, 16].map { lanes.load(fromByteOffset: $0, as: UInt64.self) }
-            )
+            func path(_ offset: Int) throws -> Path {
+                if lanes.load(fromByteOffset: offset + 20, as: UInt32.self) != 0 { return .tcpOnly }
+                return try #require(Path(rawValue: lanes.load(fromByteOffset: offset + 16, as: UInt32.self)))
+            }
+            return (try path(0), try path(24), [0, 24].map { lanes.load(fromByteOffset: $0, as: UInt64.self) })
         }
     }
 }
