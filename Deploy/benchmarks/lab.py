@@ -55,9 +55,10 @@ def die_with_parent():
 
 
 class Lab:
-    def __init__(self, binaries, pinned):
-        """`pinned`: the CPU of a namespace's processes, where it matters."""
+    def __init__(self, binaries, pinned, congestion_control):
+        """`pinned`: the CPU of a namespace's processes, where it matters. `congestion_control`: of TCP between them."""
         self.binaries = binaries
+        self.congestion_control = congestion_control
         self.pinned = pinned
         self.id = f"{PREFIX}{os.getpid()}"
         self.processes = []
@@ -98,6 +99,9 @@ class Lab:
             run("ip", "-n", pod, "link", "add", "eth0", "type", "veth", "peer", "name", f"v-{name}", "netns", node)
             run("ip", "-n", pod, "addr", "add", f"{address}/24", "dev", "eth0")
             run("ip", "-n", pod, "link", "set", "eth0", "up")
+            # By the route: a namespace other than the first may not set it for itself.
+            run("ip", "-n", pod, "route", "change", "10.99.0.0/24", "dev", "eth0", "src", address, "congctl",
+                self.congestion_control)
             run("ip", "-n", pod, "route", "add", "default", "via", "10.99.0.1")
             run("ip", "-n", node, "link", "set", f"v-{name}", "master", "br0", "up")
         # More short connections in a minute than one destination has ports: what waits in TIME_WAIT is reused.

@@ -19,8 +19,8 @@ from .lab import CLIENT, PLAIN_SERVER, SERVER, BenchFailure, Lab, cpu_seconds, m
 
 ECHO, SINK, LOCAL = 7001, 7002, 7003
 TOLERATED = 0.2  # the share of the machine that others may have; beyond it rates judge nothing
-SLICES = 5  # of each measurement in a visit
-BULK_SLICES = 12  # its rate scatters most
+SLICES = 5  # of each measurement in a visit, but:
+MORE_SLICES = {"rr1": 12, "bulk": 12}  # where one connection's luck with the scheduler makes rates scatter most
 CONNECTS_PER_BATCH = 1000  # fits in every listener's backlog
 
 # name: (what it is, how to load, the rate in the report, the work done in the report)
@@ -76,16 +76,24 @@ def between(kind, least, most):
     return number
 
 
+def congestion_controls():
+    with open("/proc/sys/net/ipv4/tcp_available_congestion_control") as file:
+        return file.read().split()
+
+
 def arguments(command):
     command.add_argument("--rounds", type=between(int, 1, 1000), default=7, help="visits of each tier (default 7)")
     command.add_argument(
         "--seconds", type=between(float, 0.1, 60), default=0.2, help="of each slice (default 0.2)")
     command.add_argument("--pin", action="store_true", help="the client to CPU 0 and the server to CPU 1")
+    command.add_argument(
+        "--congestion-control", choices=congestion_controls(), default="cubic",
+        help="of TCP (default cubic, which is Linux's own; bbr paces, and bulk then scatters twice as much)")
     command.add_argument("--tiers", nargs="+", choices=list(TIERS), default=list(TIERS), help="default: all")
 
 
 def measure(options, binaries):
-    with Lab(binaries, {"client": 0, "server": 1} if options.pin else {}) as lab:
+    with Lab(binaries, {"client": 0, "server": 1} if options.pin else {}, options.congestion_control) as lab:
         server = lab.serve("server", "--echo", f"{SERVER}:{ECHO}", "--sink", f"{SERVER}:{SINK}")
         twin = lab.serve("plainserver", "--echo", f"{PLAIN_SERVER}:{ECHO}", "--sink", f"{PLAIN_SERVER}:{SINK}")
         refusals = {name: obstacle(lab, name) for name in options.tiers}
@@ -96,6 +104,7 @@ def measure(options, binaries):
             "kernel": platform.release(),
             "cpus": os.cpu_count(),
             "pinned": options.pin,
+            "congestion_control": options.congestion_control,
             "others_share": others,
             "rounds": options.rounds,
             "seconds": options.seconds,
@@ -171,7 +180,7 @@ class Visit:
         for metric in METRICS:
             length = 3 * seconds if metric.startswith("connect") else seconds
             others = [Slice(lab, metric, twin, length, "plainclient", PLAIN_SERVER)]
-            for _ in range(BULK_SLICES if metric == "bulk" else SLICES):
+            for _ in range(MORE_SLICES.get(metric, SLICES)):
                 mine = Slice(lab, metric, server, length)
                 others.append(Slice(lab, metric, twin, length, "plainclient", PLAIN_SERVER))
                 a, b = others[-2:]
@@ -358,9 +367,9 @@ def text(result):
     lines = [
         "",
         f"Two workloads of one node against direct TCP without a mesh: kernel {result['kernel']}, "
-        f"{result['cpus']} CPUs.",
-        f"{result['rounds']} rounds of {SLICES} slices of {result['seconds']:g} s ({BULK_SLICES} for bulk; new "
-        f"connections: of {3 * result['seconds']:g} s); median of the ratios (quartiles).",
+        f"{result['cpus']} CPUs, TCP with {result['congestion_control']}.",
+        f"{result['rounds']} rounds of {SLICES} slices of {result['seconds']:g} s (more for one connection; "
+        f"new connections: of {3 * result['seconds']:g} s); median of the ratios (quartiles).",
         ""]
     if result["others_share"] > TOLERATED:
         # With the proxy a path has more processes, and each gets a share of a machine that is contended for.
