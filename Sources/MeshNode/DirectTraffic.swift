@@ -161,14 +161,15 @@ final class DirectTraffic: Sendable {
     /// rules changed is seen the next time, so as long as there are such ones there is a next time. What was asked for by
     /// a service's address is decided about again under the same rules as well: they say nothing of services.
     private func look(_ snapshot: MeshSnapshot) {
-        for flow in kernel.directFlows() where !flow.isConfirmed || flow.isAccelerated || flow.isByService {
+        let flows = kernel.directFlows()
+        if flows.contains(where: { !$0.isConfirmed }) {
+            state.withLock { $0.looksLeft = Self.looksAfterChange }
+        }
+        for flow in flows where !flow.isConfirmed || flow.isAccelerated || flow.isByService {
             guard let source = flow.sourceWorkload.flatMap(snapshot.workload(named:)),
                 let destination = flow.destinationWorkload.flatMap(snapshot.workload(named:))
             else {
-                if !flow.isConfirmed {
-                    state.withLock { $0.looksLeft = Self.looksAfterChange }
-                    end(flow, policy: nil)
-                }
+                if !flow.isConfirmed { end(flow, policy: nil) }
                 continue
             }
             if flow.isAccelerated,
@@ -177,7 +178,6 @@ final class DirectTraffic: Sendable {
                 kernel.slow(flow)
             }
             guard !flow.isConfirmed || flow.isByService else { continue }
-            if !flow.isConfirmed { state.withLock { $0.looksLeft = Self.looksAfterChange } }
             let request = AuthorizationRequest(
                 destination: destination, address: flow.destination, sourceIP: flow.source.ip,
                 identity: source.identity)

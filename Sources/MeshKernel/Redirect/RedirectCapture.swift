@@ -158,8 +158,7 @@ final class RedirectCapture: Sendable {
                 try entry.hook.flatMap { hook throws(KernelError) in
                     try state.hooks?.setScope(scope, slot: hook.slot, place: place)
                 } ?? 0
-            try replace(rules, in: namespace, place)
-            state.workloads[workload]?.rules = rules
+            try replace(rules, of: workload, in: namespace, &state)
             return unplaced
         }
     }
@@ -178,8 +177,7 @@ final class RedirectCapture: Sendable {
             }
             if !rules.capturesDNS {
                 rules.capturesDNS = true
-                try replace(rules, in: namespace, place)
-                state.workloads[workload]?.rules = rules
+                try replace(rules, of: workload, in: namespace, &state)
             }
             return DNSOrigins(table)
         }
@@ -191,8 +189,7 @@ final class RedirectCapture: Sendable {
                 rules.capturesDNS
             else { return }
             rules.capturesDNS = false
-            try replace(rules, in: namespace, "\(workload)")
-            state.workloads[workload]?.rules = rules
+            try replace(rules, of: workload, in: namespace, &state)
         }
     }
 
@@ -200,11 +197,15 @@ final class RedirectCapture: Sendable {
         state.withLock { $0.workloads[workload]?.rules?.capturesDNS ?? false }
     }
 
-    private func replace(_ rules: NftRules, in namespace: Descriptor, _ place: String) throws(KernelError) {
+    private func replace(
+        _ rules: NftRules, of workload: ObjectName, in namespace: Descriptor, _ state: inout State
+    ) throws(KernelError) {
+        let place = "\(workload)"
         try inNamespace(namespace.raw, place: place) { () throws(KernelError) in
             let counts = try NftProgram.counters(place: place)
             try NftProgram.apply(rules.script(from: counts), what: "installing the rules", place: place)
         }
+        state.workloads[workload]?.rules = rules
     }
 
     /// What hooks and rules of a workload counted; nil: it is not captured, or its namespace cannot be asked.

@@ -109,18 +109,20 @@ extension MeshSnapshot {
         guard verdict.isAllowed, let position = index.workloadByName[request.destination.name] else { return verdict }
         let waypoints =
             isByService
-            ? servicesWithWaypoint(at: position, port: request.address.port) : [index.workloadWaypoint[position]]
-        let isBound = waypoints.contains { $0 != nil && $0 != source.waypointOf }
+            ? serviceWaypoints(at: position, port: request.address.port)
+            : [index.workloadWaypoint[position]].compactMap(\.self)
+        let isBound = waypoints.contains { $0 != source.waypointOf }
         return settings.sameNode == .tunnel || isBound ? .deny(.policyChanged, policy: nil) : verdict
     }
 
-    private func servicesWithWaypoint(at workload: Int, port: UInt16) -> [ObjectName?] {
-        services.indices.filter { service in
-            index.serviceWaypoint[service] != nil
-                && index.portEndpoints[service].contains { endpoints in
-                    endpoints.contains { $0.workload == workload && $0.port == port }
-                }
-        }.map { index.serviceWaypoint[$0] }
+    /// Of the services that have this endpoint.
+    private func serviceWaypoints(at workload: Int, port: UInt16) -> [ObjectName] {
+        services.indices.compactMap { service in
+            let isEndpoint = index.portEndpoints[service].contains { endpoints in
+                endpoints.contains { $0.workload == workload && $0.port == port }
+            }
+            return isEndpoint ? index.serviceWaypoint[service] : nil
+        }
     }
 
     /// What a workload asks for, or else the mesh for it.

@@ -28,6 +28,6 @@ final class PlaintextConnection: ProxiedConnection {
     }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
-        snapshot.decideAgain(authorization)
+        snapshot.authorize(authorization).ending
     }
 }

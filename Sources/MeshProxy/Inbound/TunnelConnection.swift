@@ -37,7 +37,7 @@ final class TunnelConnection: ProxiedConnection {
     override func refuseDownstream(_ reason: Reason) { request.refuse(status: refusalStatus) }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
-        snapshot.decideAgain(authorization)
+        snapshot.authorize(authorization).ending
     }
 }
 

@@ -43,21 +43,18 @@ final class OutboundConnection: ProxiedConnection {
     }
 
     override func decideAgain(_ snapshot: MeshSnapshot) -> (reason: Reason, policy: ObjectName?)? {
-        guard let authorization,
-            case .deny(_, let policy) = snapshot.authorizeOpen(
-                authorization, from: source.workload, isByService: record.destinationService != nil)
-        else { return nil }
-        return (.policyChanged, policy)
+        authorization.flatMap {
+            snapshot.authorizeOpen(
+                $0, from: source.workload, isByService: record.destinationService != nil
+            ).ending
+        }
     }
 }
 
-extension MeshSnapshot {
-    /// Whether a connection allowed before is no longer: the reason to close it and the policy that says so.
-    func decideAgain(_ request: AuthorizationRequest) -> (reason: Reason, policy: ObjectName?)? {
-        var request = request
-        if let current = workload(named: request.destination.name) { request.destination = current }
-        guard case .deny(_, let policy) = authorize(request) else { return nil }
-        return (.policyChanged, policy)
+extension Verdict {
+    /// For a connection that was allowed before: why it is to be closed now, and the policy that says so.
+    var ending: (reason: Reason, policy: ObjectName?)? {
+        if case .deny(_, let policy) = self { (.policyChanged, policy) } else { nil }
     }
 }
 
