@@ -94,7 +94,7 @@ struct AccelerateEndsTests {
     @Test(arguments: 0..<12) func randomTransfersAreExact(turn: Int) throws {
         let mesh =
             turn % 2 == 0
-            ? self.mesh : try AccelerateLab(acceleration: AccelerationFitness(obstacle: nil, needsVerdict: false))
+            ? self.mesh : try AccelerateLab(acceleration: AccelerationFitness(obstacle: nil, usesVerdict: false))
         let seed = UInt32.random(in: 0...UInt32.max)
         let program = """
             seed = \(seed)

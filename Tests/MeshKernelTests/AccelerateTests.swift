@@ -14,14 +14,14 @@ struct AccelerateTests {
     init() throws {
         let probed = AccelerationFitness.probe()
         mesh = try AccelerateLab(
-            acceleration: AccelerationFitness(obstacle: nil, needsVerdict: probed.needsVerdict))
+            acceleration: AccelerationFitness(obstacle: nil, usesVerdict: probed.usesVerdict))
     }
 
     @Test func theKernelIsFit() throws {
         let probed = AccelerationFitness.probe()
         #expect(probed.obstacle == nil)
-        // P12: whether FIONREAD needs the verdict program is for the probe to say, not for a version.
-        #expect(try probed.needsVerdict == !SocketProbe.answers(withVerdict: false).countsAll)
+        // P12: whether FIONREAD is right with the verdict program is for the probe to say, not for a version.
+        #expect(try probed.usesVerdict == SocketProbe.answers(withVerdict: true).countsAll)
     }
 
     @Test(arguments: ["10.77.0.1", "fd00:77::1", "::ffff:10.77.0.1"])
@@ -158,7 +158,7 @@ struct AccelerateTests {
     /// With the verdict program what comes by TCP joins the same queue, so a direction comes back from TCP. Without it a
     /// reader may wait in TCP's own call for the rest of what it wants, blind to what is handed over: TCP for good.
     @Test(arguments: [true, false]) func aReaderThatCaughtUpIsHandedOverToAgain(returns: Bool) throws {
-        let mesh = try AccelerateLab(acceleration: AccelerationFitness(obstacle: nil, needsVerdict: returns))
+        let mesh = try AccelerateLab(acceleration: AccelerationFitness(obstacle: nil, usesVerdict: returns))
         let program = """
             c, s = pair()
             sent = b''

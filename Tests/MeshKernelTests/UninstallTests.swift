@@ -46,7 +46,7 @@ final class UninstallTests {
         var before: [String: String] = [:]
         let mesh = try AccelerateLab(
             acceleration: AccelerationFitness(
-                obstacle: nil, needsVerdict: AccelerationFitness.probe().needsVerdict)
+                obstacle: nil, usesVerdict: AccelerationFitness.probe().usesVerdict)
         ) { before = try $0.everything() }
         try mesh.runAcrossUninstall {
             try fill(mesh)

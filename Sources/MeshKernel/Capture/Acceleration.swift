@@ -8,13 +8,13 @@ internal import Synchronization
 public struct AccelerationFitness: Hashable, Sendable {
     /// Why not; nil: it is.
     public let obstacle: String?
-    /// FIONREAD of a socket in a sockmap forgets what came by TCP unless a verdict program is attached as well. Then a
-    /// direction that went by TCP may be short again; see accelerate.bpf.c.
-    let needsVerdict: Bool
+    /// A verdict program is attached as well, so that a direction that went by TCP may be short again (see
+    /// accelerate.bpf.c). Some kernels need it besides: their FIONREAD of a socket in a sockmap forgets what came by TCP.
+    let usesVerdict: Bool
 
-    static let notTried = AccelerationFitness(obstacle: "not tried", needsVerdict: false)
+    static let notTried = AccelerationFitness(obstacle: "not tried", usesVerdict: false)
 
-    static func unfit(_ why: String) -> Self { Self(obstacle: why, needsVerdict: false) }
+    static func unfit(_ why: String) -> Self { Self(obstacle: why, usesVerdict: false) }
 
     public var isFit: Bool { obstacle == nil }
 
@@ -34,11 +34,11 @@ public struct AccelerationFitness: Hashable, Sendable {
                 guard plain.isCharged else {
                     return unfit("the kernel does not charge bytes that were handed over to their receiver")
                 }
-                if plain.countsAll { return Self(obstacle: nil, needsVerdict: false) }
-                if try SocketProbe.answers(withVerdict: true).countsAll {
-                    return Self(obstacle: nil, needsVerdict: true)
+                let cured = try SocketProbe.answers(withVerdict: true)
+                guard cured.countsAll || plain.countsAll else {
+                    return unfit("FIONREAD forgets bytes of sockets in a sockmap, with a verdict program as well")
                 }
-                return unfit("FIONREAD forgets bytes of sockets in a sockmap, with a verdict program as well")
+                return Self(obstacle: nil, usesVerdict: cured.countsAll)
             }
         } catch {
             return unfit("\(error.what): \(error.cause)")

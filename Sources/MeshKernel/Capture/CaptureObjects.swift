@@ -49,10 +49,10 @@ struct CaptureObjects: Sendable {
             do throws(KernelError) {
                 let accelerate = try load(
                     BPFObjects.accelerate, named: "accelerate",
-                    constants: culvert_accelerate_config(returns: acceleration.needsVerdict ? 1 : 0, padding: 0),
+                    constants: culvert_accelerate_config(returns: acceleration.usesVerdict ? 1 : 0, padding: 0),
                     over: &maps, pins: pins)
                 accelerating = try loadFlows(accelerating: true, over: &maps, pins: pins)
-                try attach(accelerate, to: descriptor("ends", in: maps), withVerdict: acceleration.needsVerdict)
+                try attach(accelerate, to: descriptor("ends", in: maps), withVerdict: acceleration.usesVerdict)
             } catch {
                 acceleration = .unfit("\(error.what): \(error.cause)")
                 accelerating = nil

@@ -32,7 +32,7 @@ final class AccelerateLab {
     }
 
     /// Whether a direction that went by TCP may be short again.
-    var mayReturn: Bool { capture?.acceleration.needsVerdict == true }
+    var mayReturn: Bool { capture?.acceleration.usesVerdict == true }
 
     deinit {
         callerProxy.close()
