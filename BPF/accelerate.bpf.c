@@ -2,16 +2,14 @@
 /* Tier T2: a message of an accelerated connection goes straight into the receiver's queue.
  *
  * Invariants, which are about not losing and not reordering a byte:
- * - The receiver reads what was handed over before what came by TCP. So a message may go by TCP at any time, and one
- *   may be handed over only when every byte that went by TCP was read, which the two sockets' sequence numbers show.
- * - What is handed over is not held back by the receiver's window. At most CULVERT_SHORTCUT_UNREAD bytes and one more
- *   message wait unread; then it is TCP's turn, whose flow control is real. So it is while the kernel is short of socket
- *   memory: a hand-over that finds none fails, where TCP waits.
- * - Only pass and redirect: nothing is held, cut or joined here, and FIN, RST and refusals are TCP's.
- *
- * Whether a direction may come back from TCP is `config.returns`: only where the verdict program below puts what comes
- * by TCP into the receiver's queue as well. Elsewhere a reader may wait inside TCP's own call for the rest of what it
- * wants (MSG_WAITALL), blind to what is handed over. */
+ * - A message may go by TCP at any time. One may be handed over only when every byte that went by TCP has arrived and
+ *   was read, which the two sockets' sequence numbers show; else it could overtake them.
+ * - What is handed over is not held back by the receiver's window. At most CULVERT_SHORTCUT_UNREAD bytes and, of every
+ *   thread that sends, one more message wait unread; then it is TCP's turn, whose flow control is real. The same holds
+ *   while the kernel is short of socket memory: a hand-over that finds none fails, where TCP waits.
+ * - What comes by TCP is put into the receiver's queue too, by the verdict program: a reader that waited inside TCP's
+ *   own call for the rest of what it wants (MSG_WAITALL) would not see what is handed over meanwhile.
+ * - Only pass and redirect: nothing is held, cut or joined here, and FIN, RST and refusals are TCP's. */
 #include <stdbool.h>
 
 #include <linux/bpf.h>
@@ -52,20 +50,23 @@ struct inet_connection_sock___here {
 
 struct tcp_sock___here {
     struct inet_connection_sock___here inet_conn;
-    __u32 write_seq;
+    __u32 rcv_nxt;
     __u32 copied_seq;
+    __u32 write_seq;
 } __attribute__((preserve_access_index));
-
-const volatile struct culvert_accelerate_config config = {};
 
 static __always_inline int by_tcp(struct culvert_lane *lane, __u32 slot, enum culvert_event event)
 {
     if (lane->path != CULVERT_PATH_TCP)
         count(slot, event);
     lane->path = CULVERT_PATH_TCP;
-    if (!config.returns)
-        lane->tcp_only = 1;
     return SK_PASS;
+}
+
+/* Kernels that miscount copied_seq put it ahead of what has arrived. */
+static __always_inline bool has_read_all(struct tcp_sock___here *receiver, __u32 write_seq)
+{
+    return BPF_CORE_READ(receiver, copied_seq) == write_seq && BPF_CORE_READ(receiver, rcv_nxt) == write_seq;
 }
 
 static __always_inline bool memory_is_short(const struct tcp_sock___here *tcp)
@@ -111,7 +112,7 @@ int culvert_accelerate(struct sk_msg_md *msg)
     /* Should the other end be closed by now these are stray numbers, and the redirection finds nobody. */
     if (tcp->inet_conn.icsk_ulp_ops || BPF_CORE_READ(receiver, inet_conn.icsk_ulp_ops) || !may_accelerate())
         return by_tcp(lane, slot, CULVERT_EVENT_WIRE_CHANGED);
-    if (tcp->write_seq != BPF_CORE_READ(receiver, copied_seq))
+    if (!has_read_all(receiver, tcp->write_seq))
         return by_tcp(lane, slot, CULVERT_EVENT_WIRE_FIRST);
     unread = BPF_CORE_READ(receiver, inet_conn.icsk_inet.sk.sk_backlog.rmem_alloc.counter);
     if (unread > CULVERT_SHORTCUT_UNREAD || memory_is_short(tcp))
@@ -127,8 +128,8 @@ int culvert_accelerate(struct sk_msg_md *msg)
     return SK_PASS;
 }
 
-/* Changes nothing, but what comes by TCP is in one queue with what is handed over, and counted when an application asks
- * how much there is to read (FIONREAD); some kernels forget it otherwise. */
+/* Passes everything. That it is there puts what comes by TCP into one queue with what is handed over, where it is counted
+ * when an application asks how much there is to read (FIONREAD). */
 SEC("sk_skb")
 int culvert_verdict(struct __sk_buff *skb)
 {

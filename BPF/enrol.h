@@ -28,7 +28,7 @@ static __always_inline void keep_alive(struct bpf_sock_ops *ctx)
     bpf_setsockopt(ctx, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
-/* Bytes sent before now (fast open) would be overtaken, subflows of MPTCP are not the application's sockets. */
+/* What was sent with the SYN (fast open) is not read yet, and subflows of MPTCP are not the application's sockets. */
 static __always_inline bool is_plain(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
     return !ctx->data_segs_out && !bpf_skc_to_mptcp_sock(sk);
@@ -55,9 +55,9 @@ static __always_inline void enrol_client(struct bpf_sock_ops *ctx, struct bpf_so
 {
     struct culvert_shortcut fresh = {};
 
-    fresh.lanes[CULVERT_SIDE_SERVER].receiver = (__u64)sk;
     if (!is_accelerated(&socket->flow) || !may_accelerate())
         return;
+    fresh.lanes[CULVERT_SIDE_SERVER].receiver = (__u64)sk;
     if (bpf_map_update_elem(&shortcuts, &socket->tuple, &fresh, BPF_ANY)) {
         count(socket->flow.source, CULVERT_EVENT_ACCELERATION_REFUSED);
         return;

@@ -4,7 +4,7 @@
     namespace client 10.99.0.2 ── veth ── bridge ── veth ── namespace server 10.99.0.3
     namespaces plainclient 10.99.0.4, plainserver 10.99.0.5: their twins at the same bridge, never in the mesh
     cgroup ID/apps: servers and clients; the connect hooks are attached to ID, never to the root; the twins' processes
-    are in the cgroup ID-plain, where there are none
+    are as deep, in the cgroup ID-plain/apps, where there are none
 """
 import ctypes
 import json
@@ -81,7 +81,7 @@ class Lab:
         mount = run("findmnt", "-n", "-o", "TARGET", "-t", "cgroup2", "--first-only").strip()
         self.cgroup = f"{mount}/{self.id}"
         os.makedirs(f"{self.cgroup}/apps")
-        os.makedirs(f"{self.cgroup}-plain")
+        os.makedirs(f"{self.cgroup}-plain/apps")
         self.folder = tempfile.mkdtemp(prefix=f"{self.id}-")
         self.bpffs = f"{self.folder}/bpf"
         os.makedirs(self.bpffs)
@@ -125,7 +125,7 @@ class Lab:
         role = name.removeprefix("plain")
         if role in self.pinned:
             words = ["taskset", "-c", str(self.pinned[role]), *words]
-        cgroup = f"{self.cgroup}/apps" if role == name else f"{self.cgroup}-plain"
+        cgroup = f"{self.cgroup}/apps" if role == name else f"{self.cgroup}-plain/apps"
         return ["sh", "-c", f'echo $$ >{cgroup}/cgroup.procs && exec "$@"', "sh", "nsenter",
                 f"--net=/run/netns/{self.namespace(name)}", *words]
 

@@ -19,8 +19,8 @@ from .lab import CLIENT, PLAIN_SERVER, SERVER, BenchFailure, Lab, cpu_seconds, m
 
 ECHO, SINK, LOCAL = 7001, 7002, 7003
 TOLERATED = 0.2  # the share of the machine that others may have; beyond it rates judge nothing
-SLICES = 5  # of each measurement in a visit, but:
-MORE_SLICES = {"rr1": 12, "bulk": 12}  # where one connection's luck with the scheduler makes rates scatter most
+SLICES = 5  # of each measurement in a visit
+MORE_SLICES = {"rr1": 12, "bulk": 12}  # whose rates scatter most: one connection's luck with the scheduler
 CONNECTS_PER_BATCH = 1000  # fits in every listener's backlog
 
 # name: (what it is, how to load, the rate in the report, the work done in the report)
@@ -77,8 +77,9 @@ def between(kind, least, most):
 
 
 def congestion_controls():
+    """Those of this kernel, the default first."""
     with open("/proc/sys/net/ipv4/tcp_available_congestion_control") as file:
-        return file.read().split()
+        return sorted(file.read().split(), key=lambda name: name != "cubic")
 
 
 def arguments(command):
@@ -87,7 +88,7 @@ def arguments(command):
         "--seconds", type=between(float, 0.1, 60), default=0.2, help="of each slice (default 0.2)")
     command.add_argument("--pin", action="store_true", help="the client to CPU 0 and the server to CPU 1")
     command.add_argument(
-        "--congestion-control", choices=congestion_controls(), default="cubic",
+        "--congestion-control", choices=congestion_controls(), default=congestion_controls()[0],
         help="of TCP (default cubic, which is Linux's own; bbr paces, and bulk then scatters twice as much)")
     command.add_argument("--tiers", nargs="+", choices=list(TIERS), default=list(TIERS), help="default: all")
 
@@ -368,8 +369,9 @@ def text(result):
         "",
         f"Two workloads of one node against direct TCP without a mesh: kernel {result['kernel']}, "
         f"{result['cpus']} CPUs, TCP with {result['congestion_control']}.",
-        f"{result['rounds']} rounds of {SLICES} slices of {result['seconds']:g} s (more for one connection; "
-        f"new connections: of {3 * result['seconds']:g} s); median of the ratios (quartiles).",
+        f"{result['rounds']} rounds of {SLICES} slices of {result['seconds']:g} s "
+        f"({', '.join(f'{count} for {name}' for name, count in MORE_SLICES.items())}; new connections: of "
+        f"{3 * result['seconds']:g} s); median of the ratios (quartiles).",
         ""]
     if result["others_share"] > TOLERATED:
         # With the proxy a path has more processes, and each gets a share of a machine that is contended for.

@@ -75,7 +75,7 @@ extension EndToEnd {
                 // The client may have sent before the kernel had the server's end; the server may not.
                 #expect(7...15 ~= count, "\(accelerated)")
                 #expect(try await bytes(mesh) == count)
-                // Bulk goes back to TCP in the middle and arrives whole.
+                // Bulk goes by TCP whenever its reader is behind, and arrives whole.
                 let verdict = try await mesh.traffic(
                     "transfer", mesh.near.v6, "\(MeshLab.port)", "\(32 << 20)", from: mesh.client)
                 #expect(verdict.ok, "\(verdict)")

@@ -17,8 +17,8 @@ private let memory = "/sys/fs/cgroup/memory"
         if: access("\(memory)/memory.kmem.tcp.usage_in_bytes", R_OK) == 0,
         "the memory of sockets is counted by the memory controller of cgroup version 1, which is not mounted here"))
 struct AccelerateMemoryTests {
-    /// What may wait outside the receiver's window, by the promise of accelerate.bpf.c.
-    private static let credit = 1_048_576
+    /// With more than that unread a direction goes by TCP, by the promise of accelerate.bpf.c.
+    private static let limit = 1_048_576
 
     let mesh: AccelerateLab
 
@@ -59,16 +59,16 @@ struct AccelerateMemoryTests {
         return (words[0], words[1])
     }
 
-    /// P13. Without the credit all of it would go the short way, and there is no other limit on that.
+    /// P13. Without the limit all of it would go the short way, and there is no other limit on that.
     @Test(arguments: [(1, 100), (1, 4096), (1, 200_000), (2, 65536)])
-    func aStoppedReaderCostsItsBuffersAndTheCredit_P13(ways: Int, message: Int) throws {
+    func aStoppedReaderCostsItsBuffersAndTheLimit_P13(ways: Int, message: Int) throws {
         let accelerated = try flood(ways: ways, message: message)
         let record = try #require(try mesh.records(1).first)
         let short = Int(record.bytesAccelerated)
-        #expect(short <= ways * (Self.credit + message) + 1, "and the byte of greeting")
-        #expect(short > ways * Self.credit)
+        #expect(short <= ways * (Self.limit + message) + 1, "and the byte of greeting")
+        #expect(short > ways * Self.limit)
         #expect(accelerated.cost >= short - 1, "the meter does not see what was handed over")
-        #expect(accelerated.cost <= accelerated.buffers + ways * (Self.credit + message))
+        #expect(accelerated.cost <= accelerated.buffers + ways * (Self.limit + message))
         // The same by TCP alone, for the reader of the output.
         try mesh.allow(accelerated: false)
         let direct = try flood(ways: ways, message: message)

@@ -45,8 +45,7 @@ final class UninstallTests {
     @Test func nothingOfOpenDirectConnectionsStays() throws {
         var before: [String: String] = [:]
         let mesh = try AccelerateLab(
-            acceleration: AccelerationFitness(
-                obstacle: nil, usesVerdict: AccelerationFitness.probe().usesVerdict)
+            acceleration: AccelerationFitness(obstacle: nil)
         ) { before = try $0.everything() }
         try mesh.runAcrossUninstall {
             try fill(mesh)

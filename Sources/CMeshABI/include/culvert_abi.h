@@ -88,9 +88,9 @@ enum culvert_event {
     CULVERT_EVENT_EXCLUDED_PASSED = 24,     /* a SYN from outside for a port that the operator keeps out of the mesh */
     CULVERT_EVENT_ACCELERATED = 25,         /* both ends of a direct connection may hand bytes to each other */
     CULVERT_EVENT_ACCELERATION_REFUSED = 26, /* an end could not be enrolled: MPTCP, fast open, a ULP, no room */
-    CULVERT_EVENT_WIRE_FIRST = 27,          /* a direction stays on TCP: its first bytes left before both ends were known */
-    CULVERT_EVENT_WIRE_BULK = 28,           /* a direction went back to TCP: its reader fell behind */
-    CULVERT_EVENT_WIRE_CHANGED = 29,        /* a direction went back to TCP: the switch, a ULP, or its peer is gone */
+    CULVERT_EVENT_WIRE_FIRST = 27,          /* a direction began by TCP: the other end was not known yet */
+    CULVERT_EVENT_WIRE_BULK = 28,           /* a turn to TCP: the reader fell behind, or memory is short */
+    CULVERT_EVENT_WIRE_CHANGED = 29,        /* a turn to TCP: the switch, a ULP, or the peer is gone */
     CULVERT_EVENT_PROBE = 30,               /* a connect() of the node's agent to a workload of this node */
     CULVERT_EVENT_PROBE_PASSED = 31,        /* its SYN was let through to the application */
     CULVERT_EVENT_PROBE_LOST = 32,          /* such a connection could not be noted and is judged as plaintext */
@@ -248,8 +248,8 @@ struct culvert_flow {
     __u16 flags;      /* enum culvert_rule_flags, enum culvert_flow_flags */
 };
 
-/* Storage of a socket that the hooks decided about. Only ever appended to: it lives as long as the socket, also across
- * an upgrade of the programs. */
+/* Storage of a socket that the hooks decided about. It lives as long as the socket, also across an upgrade of the
+ * programs: within a version it is only ever appended to. */
 struct culvert_socket {
     struct culvert_tuple tuple; /* set at connect, when all of it is known */
     struct culvert_flow flow;
@@ -259,7 +259,6 @@ struct culvert_socket {
     __u8 padding[2];
     struct culvert_endpoint asked; /* the service that the application asked for; port 0: none */
     __u32 side;                    /* enum culvert_side, of accelerated connections alone */
-    __u32 spare;
 };
 
 /* Which end of a connection. */
@@ -318,12 +317,6 @@ struct culvert_connect_config {
     __u32 notes_legs;        /* the lookup programs know the proxy's legs by their addresses alone (L1) */
     __u32 sees_multipath;    /* bpf_skc_to_mptcp_sock may be called (5.19, CAP_PERFMON) */
     __u32 answers_questions; /* the daemon learns the cookies of namespaces from the hooks */
-};
-
-/* Constants of the program that accelerates (.rodata). */
-struct culvert_accelerate_config {
-    __u32 returns; /* a direction that went by TCP may be short again */
-    __u32 padding;
 };
 
 /* Constants of the program that follows sockets (.rodata). */

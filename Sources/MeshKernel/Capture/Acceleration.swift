@@ -8,13 +8,10 @@ internal import Synchronization
 public struct AccelerationFitness: Hashable, Sendable {
     /// Why not; nil: it is.
     public let obstacle: String?
-    /// A verdict program is attached as well, so that a direction that went by TCP may be short again (see
-    /// accelerate.bpf.c). Some kernels need it besides: their FIONREAD of a socket in a sockmap forgets what came by TCP.
-    let usesVerdict: Bool
 
-    static let notTried = AccelerationFitness(obstacle: "not tried", usesVerdict: false)
+    static let notTried = AccelerationFitness(obstacle: "not tried")
 
-    static func unfit(_ why: String) -> Self { Self(obstacle: why, usesVerdict: false) }
+    static func unfit(_ why: String) -> Self { Self(obstacle: why) }
 
     public var isFit: Bool { obstacle == nil }
 
@@ -30,15 +27,11 @@ public struct AccelerationFitness: Hashable, Sendable {
             return try inNamespace(scratch.raw, place: "a scratch namespace") { () throws(KernelError) in
                 let code = mesh_loopback_up(MarkLoopProbe.own.networkBytes)
                 if code != 0 { return unfit("it could not be tried: lo cannot be brought up: \(errorText(code))") }
-                let plain = try SocketProbe.answers(withVerdict: false)
-                guard plain.isCharged else {
+                guard try SocketProbe.answers(withVerdict: false).isCharged else {
                     return unfit("the kernel does not charge bytes that were handed over to their receiver")
                 }
-                let cured = try SocketProbe.answers(withVerdict: true)
-                guard cured.countsAll || plain.countsAll else {
-                    return unfit("FIONREAD forgets bytes of sockets in a sockmap, with a verdict program as well")
-                }
-                return Self(obstacle: nil, usesVerdict: cured.countsAll)
+                return try SocketProbe.answers(withVerdict: true).countsAll
+                    ? Self(obstacle: nil) : unfit("FIONREAD forgets bytes of sockets in a sockmap")
             }
         } catch {
             return unfit("\(error.what): \(error.cause)")
@@ -49,9 +42,11 @@ public struct AccelerationFitness: Hashable, Sendable {
 extension CaptureObjects {
     /// Makes the programs those of the sockets that are enrolled from now on. Sockets that are in the map keep theirs,
     /// which work on the same maps: no socket is ever taken out or put in anew.
-    static func attach(_ object: BPFObject, to ends: Descriptor, withVerdict: Bool) throws(KernelError) {
-        var programs = [(program("culvert_accelerate", of: object), BPF_SK_MSG_VERDICT)]
-        if withVerdict { programs.append((program("culvert_verdict", of: object), BPF_SK_SKB_VERDICT)) }
+    static func attach(_ object: BPFObject, to ends: Descriptor) throws(KernelError) {
+        let programs = [
+            (program("culvert_verdict", of: object), BPF_SK_SKB_VERDICT),
+            (program("culvert_accelerate", of: object), BPF_SK_MSG_VERDICT),
+        ]
         for (program, type) in programs {
             let code = bpf_prog_attach(program.raw, ends.raw, type, 0)
             if code < 0 {

@@ -48,11 +48,9 @@ struct CaptureObjects: Sendable {
         if acceleration.isFit {
             do throws(KernelError) {
                 let accelerate = try load(
-                    BPFObjects.accelerate, named: "accelerate",
-                    constants: culvert_accelerate_config(returns: acceleration.usesVerdict ? 1 : 0, padding: 0),
-                    over: &maps, pins: pins)
+                    BPFObjects.accelerate, named: "accelerate", constants: (), over: &maps, pins: pins)
                 accelerating = try loadFlows(accelerating: true, over: &maps, pins: pins)
-                try attach(accelerate, to: descriptor("ends", in: maps), withVerdict: acceleration.usesVerdict)
+                try attach(accelerate, to: descriptor("ends", in: maps))
             } catch {
                 acceleration = .unfit("\(error.what): \(error.cause)")
                 accelerating = nil

@@ -58,7 +58,8 @@ struct FlowTable {
         return Flow(
             id: "outbound.accelerated", direction: .outbound,
             title: "of these, to workloads that ask for acceleration as this one does",
-            path: "from socket to socket, past TCP", tier: "T2", hooks: hooks(["sock_ops", "sk_msg"], rules: []),
+            path: "from socket to socket, past TCP", tier: "T2",
+            hooks: hooks(["sock_ops", "sk_msg", "sk_skb"], rules: []),
             isPossible: obstacle == nil, note: obstacle,
             counters: counters([
                 (.accelerated, "both ends enrolled", false),

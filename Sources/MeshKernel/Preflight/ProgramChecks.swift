@@ -41,9 +41,7 @@ enum ProgramChecks {
             Trial(
                 "program.enrol", "the same, enrolling accelerated connections", [.t2], since: "5.19", BPFObjects.flows,
                 culvert_flows_config(accelerate: 1, padding: 0)),
-            Trial(
-                "program.accelerate", "socket message program", [.t2], since: "5.19", BPFObjects.accelerate,
-                culvert_accelerate_config(returns: 1, padding: 0)),
+            Trial("program.accelerate", "socket message program", [.t2], since: "5.19", BPFObjects.accelerate, ()),
             Trial("program.device", "arrival device in lookup programs", [.l0], since: "5.17", BPFObjects.device, ()),
             Trial("program.sockmap", "redirecting between sockets", [.t2], since: "5.13", BPFObjects.probe, ()),
         ]

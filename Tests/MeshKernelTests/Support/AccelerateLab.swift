@@ -31,9 +31,6 @@ final class AccelerateLab {
         }
     }
 
-    /// Whether a direction that went by TCP may be short again.
-    var mayReturn: Bool { capture?.acceleration.usesVerdict == true }
-
     deinit {
         callerProxy.close()
         calledProxy.close()
@@ -106,7 +103,7 @@ final class AccelerateLab {
     func count(_ event: CaptureEvent) throws -> UInt64 { try #require(capture).statistics()[event] }
 
     /// How the last message went; `tcpOnly`: and every later one.
-    enum Path: UInt32 { case none, short, tcp, tcpOnly }
+    enum Path { case none, short, tcp, tcpOnly }
 
     /// How the only open connection travels, and how many bytes went the short way, by sender.
     func lanes() throws -> (client: Path, server: Path, bytes: [UInt64]) {
@@ -118,7 +115,9 @@ final class AccelerateLab {
         return try withUnsafeBytes(of: value) { lanes in
             func path(_ offset: Int) throws -> Path {
                 if lanes.load(fromByteOffset: offset + 20, as: UInt32.self) != 0 { return .tcpOnly }
-                return try #require(Path(rawValue: lanes.load(fromByteOffset: offset + 16, as: UInt32.self)))
+                let last = Int(lanes.load(fromByteOffset: offset + 16, as: UInt32.self))
+                try #require(last < 3)
+                return [.none, .short, .tcp][last]
             }
             return (try path(0), try path(24), [0, 24].map { lanes.load(fromByteOffset: $0, as: UInt64.self) })
         }
