@@ -9,7 +9,7 @@
  *   while the kernel is short of socket memory: a hand-over that finds none fails, where TCP waits.
  * - What comes by TCP is put into the receiver's queue too, by the verdict program: a reader that waited inside TCP's
  *   own call for the rest of what it wants (MSG_WAITALL) would not see what is handed over meanwhile.
- * - Only pass and redirect: nothing is held, cut or joined here, and FIN, RST and refusals are TCP's. */
+ * - Only pass and redirect: nothing is held or joined here, and FIN, RST and refusals are TCP's. */
 #include <stdbool.h>
 
 #include <linux/bpf.h>
@@ -17,11 +17,20 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#include "address.h"
 #include "shortcut.h"
 
 /* Of the kernel's structs, what is read here; where it is, the kernel's own type information says. */
 struct atomic {
     int counter;
+} __attribute__((preserve_access_index));
+
+struct tcp_skb_cb___here {
+    __u32 seq;
+} __attribute__((preserve_access_index));
+
+struct sk_buff___here {
+    char cb[1];
 } __attribute__((preserve_access_index));
 
 struct proto___here {
@@ -128,12 +137,62 @@ int culvert_accelerate(struct sk_msg_md *msg)
     return SK_PASS;
 }
 
+/* What the kernel cuts off at once. */
+#define MOST_CUT 4095u
+#define MOST_CUTS 32
+
+/* The start of a packet that begins with bytes that arrived before. */
+static __always_inline void cut(struct __sk_buff *skb, __u32 count)
+{
+    for (int i = 0; i < MOST_CUTS && count; i++) {
+        __u32 part = count < MOST_CUT ? count : MOST_CUT;
+
+        if (bpf_skb_adjust_room(skb, -(__s32)part, 0, 0))
+            break;
+        count -= part;
+    }
+}
+
 /* Passes everything. That it is there puts what comes by TCP into one queue with what is handed over, where it is counted
- * when an application asks how much there is to read (FIONREAD). */
+ * when an application asks how much there is to read (FIONREAD). The kernel takes a packet for that as it is, even one
+ * sent again that begins with bytes which arrived before, and would have them read twice: they are cut off. */
 SEC("sk_skb")
 int culvert_verdict(struct __sk_buff *skb)
 {
-    (void)skb;
+    struct tcp_skb_cb___here *packet = (void *)skb + bpf_core_field_offset(struct sk_buff___here, cb);
+    struct culvert_shortcut *shortcut;
+    struct culvert_tuple tuple;
+    struct culvert_lane *lane;
+    struct culvert_address local, remote;
+    __u32 sequence = 0, length = skb->len, known;
+
+    bpf_core_read(&sequence, sizeof(sequence), &packet->seq);
+    local = address_pick(skb->family, skb->local_ip4, skb->local_ip6[0], skb->local_ip6[1], skb->local_ip6[2],
+                         skb->local_ip6[3]);
+    remote = address_pick(skb->family, skb->remote_ip4, skb->remote_ip6[0], skb->remote_ip6[1], skb->remote_ip6[2],
+                          skb->remote_ip6[3]);
+    tuple.client = remote;
+    tuple.server = local;
+    tuple.client_port = bpf_ntohl(skb->remote_port);
+    tuple.server_port = skb->local_port;
+    tuple.padding = 0;
+    shortcut = bpf_map_lookup_elem(&shortcuts, &tuple);
+    if (shortcut) {
+        lane = &shortcut->lanes[CULVERT_SIDE_CLIENT];
+    } else {
+        tuple.client = local;
+        tuple.server = remote;
+        tuple.client_port = skb->local_port;
+        tuple.server_port = bpf_ntohl(skb->remote_port);
+        shortcut = bpf_map_lookup_elem(&shortcuts, &tuple);
+        if (!shortcut)
+            return SK_PASS;
+        lane = &shortcut->lanes[CULVERT_SIDE_SERVER];
+    }
+    known = lane->arrived - sequence;
+    lane->arrived = sequence + length;
+    if (known && known <= length)
+        cut(skb, known);
     return SK_PASS;
 }
 

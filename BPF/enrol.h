@@ -58,6 +58,7 @@ static __always_inline void enrol_client(struct bpf_sock_ops *ctx, struct bpf_so
     if (!is_accelerated(&socket->flow) || !may_accelerate())
         return;
     fresh.lanes[CULVERT_SIDE_SERVER].receiver = (__u64)sk;
+    fresh.lanes[CULVERT_SIDE_SERVER].arrived = ctx->rcv_nxt;
     if (bpf_map_update_elem(&shortcuts, &socket->tuple, &fresh, BPF_ANY)) {
         count(socket->flow.source, CULVERT_EVENT_ACCELERATION_REFUSED);
         return;
@@ -97,6 +98,7 @@ static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_so
     socket->flow = *flow;
     /* The client's socket alone reports the connection. */
     socket->flow.kind = CULVERT_FLOW_NONE;
+    shortcut->lanes[CULVERT_SIDE_CLIENT].arrived = ctx->rcv_nxt;
     if (!enrol(ctx, sk, socket, CULVERT_SIDE_SERVER))
         return;
     shortcut->lanes[CULVERT_SIDE_CLIENT].receiver = (__u64)sk;

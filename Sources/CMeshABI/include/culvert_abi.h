@@ -288,6 +288,8 @@ struct culvert_lane {
     __u64 receiver; /* where the kernel has the socket at the other end; 0: it is not enrolled */
     __u32 path;     /* enum culvert_path */
     __u32 tcp_only; /* from now on; never taken back */
+    __u32 arrived;  /* TCP's next byte for the receiver's queue */
+    __u32 padding;
 };
 
 /* Value of `shortcuts`, by the side that sends; the key is the connection's culvert_tuple. */
@@ -376,7 +378,7 @@ _Static_assert(sizeof(struct culvert_endpoint) == 20, "culvert_endpoint");
 _Static_assert(sizeof(struct culvert_service) == 164, "culvert_service");
 _Static_assert(__builtin_offsetof(struct culvert_socket, asked) == 72, "culvert_socket.asked");
 _Static_assert(sizeof(struct culvert_end) == 48, "culvert_end");
-_Static_assert(sizeof(struct culvert_shortcut) == 48, "culvert_shortcut");
+_Static_assert(sizeof(struct culvert_shortcut) == 64, "culvert_shortcut");
 _Static_assert(__builtin_offsetof(struct culvert_socket, side) == 92, "culvert_socket.side");
 _Static_assert(sizeof(struct culvert_closed) == 128, "culvert_closed");
 _Static_assert(CULVERT_EVENTS <= CULVERT_EVENTS_ROOM, "room for counters");

@@ -111,7 +111,7 @@ final class AccelerateLab {
         let keys = shortcuts.keys
         try #require(keys.count == 1)
         let value = try #require(shortcuts.value(for: keys[0]))
-        // Two of `culvert_lane`: bytes, receiver, path, whether it is by TCP only.
+        // Two of `culvert_lane`: bytes, receiver, path, whether it is by TCP only, arrived.
         return try withUnsafeBytes(of: value) { lanes in
             func path(_ offset: Int) throws -> Path {
                 if lanes.load(fromByteOffset: offset + 20, as: UInt32.self) != 0 { return .tcpOnly }
@@ -119,7 +119,7 @@ final class AccelerateLab {
                 try #require(last < 3)
                 return [.none, .short, .tcp][last]
             }
-            return (try path(0), try path(24), [0, 24].map { lanes.load(fromByteOffset: $0, as: UInt64.self) })
+            return (try path(0), try path(32), [0, 32].map { lanes.load(fromByteOffset: $0, as: UInt64.self) })
         }
     }
 }

@@ -1,5 +1,6 @@
 import MeshModel
 import MeshRuntime
+import Testing
 
 @testable import MeshKernel
 

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Testing
 
 /// The program `culvert-load`, beside the test bundle.
 enum LoadProgram {

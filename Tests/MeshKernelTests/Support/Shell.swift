@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import Synchronization
+import Testing
 
 /// Held while pipes are made and marked close-on-exec: a child started in between would keep them open.
 private let spawning = Mutex(())
@@ -113,10 +114,12 @@ final class Background {
         return state?.contains(") Z ") ?? true
     }
 
-    /// What it printed until it ended by itself, after the word that it is ready.
-    func rest() -> String {
+    /// What it printed until it ended by itself, after the word that it is ready. That it failed is the test's failure.
+    func rest(sourceLocation: SourceLocation = #_sourceLocation) -> String {
         let text = Spawned.readAll(spawned.output)
-        _ = spawned.finish()
+        let complaint = Spawned.readAll(spawned.errors)
+        let status = spawned.finish()
+        if status != 0 { Issue.record("status \(status): \(complaint)", sourceLocation: sourceLocation) }
         return text.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
