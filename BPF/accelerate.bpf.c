@@ -17,8 +17,8 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-#include "address.h"
 #include "shortcut.h"
+#include "tuple.h"
 
 /* Of the kernel's structs, what is read here; where it is, the kernel's own type information says. */
 struct atomic {
@@ -92,9 +92,8 @@ int culvert_accelerate(struct sk_msg_md *msg)
     struct bpf_sock *sk = msg->sk;
     struct culvert_shortcut *shortcut;
     struct culvert_socket *socket;
-    struct tcp_sock___here *tcp;
+    struct tcp_sock___here *tcp, *receiver;
     struct culvert_lane *lane;
-    struct tcp_sock___here *receiver;
     struct culvert_end peer;
     __u32 unread, slot;
 
@@ -137,7 +136,7 @@ int culvert_accelerate(struct sk_msg_md *msg)
     return SK_PASS;
 }
 
-/* What the kernel cuts off at once. */
+/* What the kernel cuts off at once, and how often: twice the largest packet without BIG TCP. */
 #define MOST_CUT 4095u
 #define MOST_CUTS 32
 
@@ -163,31 +162,19 @@ int culvert_verdict(struct __sk_buff *skb)
     struct culvert_shortcut *shortcut;
     struct culvert_tuple tuple;
     struct culvert_lane *lane;
-    struct culvert_address local, remote;
     __u32 sequence = 0, length = skb->len, known;
 
     bpf_core_read(&sequence, sizeof(sequence), &packet->seq);
-    local = address_pick(skb->family, skb->local_ip4, skb->local_ip6[0], skb->local_ip6[1], skb->local_ip6[2],
-                         skb->local_ip6[3]);
-    remote = address_pick(skb->family, skb->remote_ip4, skb->remote_ip6[0], skb->remote_ip6[1], skb->remote_ip6[2],
-                          skb->remote_ip6[3]);
-    tuple.client = remote;
-    tuple.server = local;
-    tuple.client_port = bpf_ntohl(skb->remote_port);
-    tuple.server_port = skb->local_port;
-    tuple.padding = 0;
+    NOTE_ADDRESSES(skb, &tuple);
     shortcut = bpf_map_lookup_elem(&shortcuts, &tuple);
     if (shortcut) {
-        lane = &shortcut->lanes[CULVERT_SIDE_CLIENT];
+        lane = &shortcut->lanes[CULVERT_SIDE_SERVER];
     } else {
-        tuple.client = local;
-        tuple.server = remote;
-        tuple.client_port = skb->local_port;
-        tuple.server_port = bpf_ntohl(skb->remote_port);
+        turn_around(&tuple);
         shortcut = bpf_map_lookup_elem(&shortcuts, &tuple);
         if (!shortcut)
             return SK_PASS;
-        lane = &shortcut->lanes[CULVERT_SIDE_SERVER];
+        lane = &shortcut->lanes[CULVERT_SIDE_CLIENT];
     }
     known = lane->arrived - sequence;
     lane->arrived = sequence + length;

@@ -5,6 +5,7 @@
 #include <linux/in.h>
 
 #include "shortcut.h"
+#include "tuple.h"
 
 static __always_inline bool is_home(struct bpf_sock_ops *ctx, const struct culvert_address *address, __u32 slot)
 {
@@ -78,13 +79,8 @@ static __always_inline void enrol_server(struct bpf_sock_ops *ctx, struct bpf_so
     /* Looked at first: it is all that the connections of a node without acceleration pay. */
     if (!may_accelerate())
         return;
-    tuple.client = address_pick(ctx->family, ctx->remote_ip4, ctx->remote_ip6[0], ctx->remote_ip6[1],
-                                ctx->remote_ip6[2], ctx->remote_ip6[3]);
-    tuple.server = address_pick(ctx->family, ctx->local_ip4, ctx->local_ip6[0], ctx->local_ip6[1],
-                                ctx->local_ip6[2], ctx->local_ip6[3]);
-    tuple.client_port = bpf_ntohl(ctx->remote_port);
-    tuple.server_port = ctx->local_port;
-    tuple.padding = 0;
+    NOTE_ADDRESSES(ctx, &tuple);
+    turn_around(&tuple);
     flow = bpf_map_lookup_elem(&flows, &tuple);
     if (!flow || !is_accelerated(flow))
         return;

@@ -48,7 +48,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct culvert_socke
     __u64 *live = live_flows();
     long error;
 
-    note_addresses(ctx, &socket->tuple);
+    NOTE_ADDRESSES(ctx, &socket->tuple);
     if (socket->flow.kind == CULVERT_FLOW_DIRECT && (socket->tuple.server_port != decided_port ||
                                                      !address_equal(&socket->tuple.server, &decided))) {
         take_back(ctx, socket);

@@ -130,7 +130,7 @@ int culvert_noted(struct bpf_sock_ops *ctx)
     asked = bpf_map_lookup_elem(&pending, &socket_cookie);
     if (!asked)
         return ALLOW;
-    note_addresses(ctx, &tuple);
+    NOTE_ADDRESSES(ctx, &tuple);
     /* Without an entry the proxy finds no destination but its own listener, which it never connects to. */
     bpf_map_update_elem(&destinations, &tuple, asked, BPF_ANY);
     bpf_map_delete_elem(&pending, &socket_cookie);

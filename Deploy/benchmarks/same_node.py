@@ -83,12 +83,13 @@ def congestion_controls():
 
 
 def arguments(command):
+    controls = congestion_controls()
     command.add_argument("--rounds", type=between(int, 1, 1000), default=7, help="visits of each tier (default 7)")
     command.add_argument(
         "--seconds", type=between(float, 0.1, 60), default=0.2, help="of each slice (default 0.2)")
     command.add_argument("--pin", action="store_true", help="the client to CPU 0 and the server to CPU 1")
     command.add_argument(
-        "--congestion-control", choices=congestion_controls(), default=congestion_controls()[0],
+        "--congestion-control", choices=controls, default=controls[0],
         help="of TCP (default cubic, which is Linux's own; bbr paces, and bulk then scatters twice as much)")
     command.add_argument("--tiers", nargs="+", choices=list(TIERS), default=list(TIERS), help="default: all")
 

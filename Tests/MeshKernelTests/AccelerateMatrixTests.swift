@@ -133,6 +133,41 @@ struct AccelerateMatrixTests {
         #expect(words == ["12", "EAGAIN", "b'shortby", "wire'"])
     }
 
+    /// The same table for bytes that came by TCP.
+    @Test func callsSeeTheSameOfBytesByTCP_P15() throws {
+        let program = """
+            pairs = [pair() for turn in range(6)]
+            wait()
+            for c, s in pairs:
+                c.sendall(b'hello')
+                while struct.unpack('i', fcntl.ioctl(c, termios.TIOCOUTQ, b'0000'))[0]: pass
+            def splice(s):
+                reading, writing = os.pipe()
+                s.setblocking(False)
+                return outcome(lambda: os.splice(s.fileno(), writing, 10, flags=os.SPLICE_F_NONBLOCK))
+            def lowat(s):
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 100)
+                return len(select.select([s], [], [], 1)[0])
+            calls = dict(
+                peek=lambda s: len(s.recv(10, socket.MSG_PEEK)), waitall=lambda s: len(s.recv(10, socket.MSG_WAITALL)),
+                inq=pending, splice=splice, lowat=lowat, plain=lambda s: 0)
+            for (c, s), (name, call) in zip(pairs, calls.items()):
+                print(name + '=' + str(call(s)))
+                if name != 'waitall': assert s.recv(10) == b'hello'
+            c, s = pairs[-1]
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 100)
+            c.sendall(b'hello')
+            while struct.unpack('i', fcntl.ioctl(c, termios.TIOCOUTQ, b'0000'))[0]: pass
+            s.setblocking(False)
+            print('below', pending(s), outcome(s.recv, 10))
+            """
+        let words = try mesh.run(program) { try #require(mesh.capture).setAcceleration(false) }
+        #expect(
+            words == [
+                "peek=5", "waitall=5", "inq=5", "splice=EAGAIN", "lowat=1", "plain=0", "below", "0", "EAGAIN",
+            ])
+    }
+
     // MARK: Who does not take part
 
     /// A server of MPTCP gets plain sockets from plain clients. A client of MPTCP goes through the proxy (DirectTests).
